@@ -1,0 +1,241 @@
+"""What was recorded over training: snapshots, events, and `History`, the read side they share.
+
+A `History` is read by steps and `TensorKey`s. How the numbers are kept is the business of the class
+that derives from it (see `store.py`); everything a reader computes from them is here, once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from see_rnn_like import stats
+from see_rnn_like.errors import UnknownTensorError
+from see_rnn_like.labels import TensorKey
+
+#: What can be kept of a tensor at one step.
+FIELDS = ("moments", "histogram", "value")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What does not change about a recorded tensor.
+
+    Attributes:
+        key: its name.
+        dims: names of its axes, gates split off.
+        shape: its sizes, None where they vary between batches.
+        coords: labels of some of the axes, for example ``{"gate": ("input", "forget", ...)}``.
+        attrs: what a label must say: ``unscaled``, ``clipped``, ``time_order``, ….
+    """
+
+    key: TensorKey
+    dims: tuple[str, ...]
+    shape: tuple[int | None, ...]
+    coords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Gate names, empty for a tensor without gates."""
+        return self.coords.get("gate", ())
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything recorded at one optimizer step.
+
+    Attributes:
+        step: optimizer step, from 0; tensors of kind ``weight`` are those *before* its update.
+        epoch: epoch of the step, from 0.
+        time: seconds since the epoch of the clock (`time.time`).
+        seconds: what recording cost, in seconds.
+        moments: key → float64 ``(gate, moment)``, see `stats.MOMENTS`.
+        histograms: key → int64 ``(gate, bin)``.
+        values: key → the array itself, in the dims of its `TensorInfo` (`level="full"` only).
+        logs: scalars of the step as Keras reported them (running means since the epoch began).
+    """
+
+    step: int
+    epoch: int
+    time: float
+    seconds: float
+    moments: Mapping[TensorKey, np.ndarray]
+    histograms: Mapping[TensorKey, np.ndarray]
+    values: Mapping[TensorKey, np.ndarray] = field(default_factory=dict)
+    logs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth telling that happened at a step.
+
+    Attributes:
+        step: optimizer step.
+        kind: ``"nan"``, ``"inf"``, ``"capture-off"``, ``"thinned"``, ….
+        key: the tensor it is about, or None.
+        gate: the gate it is about, or None.
+        counts: numbers that belong to it, for example ``{"nan": 3, "inf": 0, "count": 256}``.
+        message: one sentence for a person.
+    """
+
+    step: int
+    kind: str
+    key: TensorKey | None
+    gate: str | None
+    counts: Mapping[str, int]
+    message: str
+
+
+class History(ABC):
+    """Recorded tensors over training steps, to be read."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> list[int]:
+        """Recorded optimizer steps, ascending."""
+
+    @property
+    @abstractmethod
+    def events(self) -> list[Event]:
+        """Events in the order they were seen."""
+
+    @property
+    @abstractmethod
+    def epochs(self) -> list[dict[str, float]]:
+        """One dict per finished epoch: ``epoch``, ``step`` (the last one) and its logs."""
+
+    @property
+    @abstractmethod
+    def meta(self) -> dict[str, Any]:
+        """What was trained: versions, model, optimizer, host, times."""
+
+    @abstractmethod
+    def infos(self) -> dict[TensorKey, TensorInfo]:
+        """Every tensor that was recorded, in execution order of the training step."""
+
+    @abstractmethod
+    def logs(self) -> xr.Dataset:
+        """Scalars of each recorded step over ``step``, and ``epoch``, ``time``, ``seconds``."""
+
+    @abstractmethod
+    def load(
+        self, key: TensorKey, what: str, steps: Sequence[int] | None = None
+    ) -> list[tuple[int, np.ndarray]]:
+        """Reads one field of one tensor.
+
+        Args:
+            key: the tensor.
+            what: one of `FIELDS`.
+            steps: only these; None for all.
+
+        Returns:
+            Pairs of step and array, by step; steps at which the field was not kept are absent.
+        """
+
+    def keys(self) -> list[TensorKey]:
+        """Names of the recorded tensors, in execution order."""
+        return list(self.infos())
+
+    def info(self, key: TensorKey | str) -> TensorInfo:
+        """The fixed facts about one tensor.
+
+        Raises:
+            UnknownTensorError: if nothing was recorded under `key`.
+        """
+        infos = self.infos()
+        wanted = TensorKey.parse(key) if isinstance(key, str) else key
+        if wanted not in infos:
+            raise UnknownTensorError(_no_such_key(str(wanted), map(str, infos)))
+        return infos[wanted]
+
+    def stats(self, key: TensorKey | str) -> xr.Dataset:
+        """Statistics of one tensor over training.
+
+        Args:
+            key: a key or its printed form, ``"lstm/forward/kernel:gradient"``.
+
+        Returns:
+            Dataset over ``step`` (and ``gate`` where there are gates): the variables of `stats.describe`
+            and ``histogram`` ``(step[, gate], bin)``; the coordinate ``bin`` holds the geometric middle of
+            each bin, in the units of the tensor.
+
+        Raises:
+            UnknownTensorError: if nothing was recorded under `key`.
+        """
+        info = self.info(key)
+        sums = self.load(info.key, "moments")
+        steps = [step for step, _ in sums]
+        lead = ("step", "gate")
+        table = stats.describe(_stacked(sums, (max(len(info.gates), 1), len(stats.MOMENTS))), lead)
+        counts = dict(self.load(info.key, "histogram"))
+        if counts:
+            empty = np.zeros((max(len(info.gates), 1), stats.BINS), "int64")
+            stacked = np.stack([counts.get(step, empty) for step in steps])
+            table["histogram"] = ((*lead, "bin"), stacked.astype("int64"))
+            table = table.assign_coords(bin=stats.CENTERS)
+        table = table.assign_coords(step=steps)
+        table.attrs = {"key": str(info.key), **info.attrs}
+        return table.assign_coords(gate=list(info.gates)) if info.gates else table.isel(gate=0, drop=True)
+
+    def __getitem__(self, key: TensorKey | str) -> xr.DataArray:
+        """The values of one tensor over training.
+
+        Args:
+            key: a key or its printed form.
+
+        Returns:
+            DataArray of the tensor's dims with a leading ``step``. Where a size varies between batches
+            (a last, smaller batch), shorter ones are padded with NaN and the coordinate
+            ``<dim>_size`` ``(step,)`` holds the true sizes.
+
+        Raises:
+            UnknownTensorError: if nothing was recorded under `key`, or only its statistics were.
+        """
+        info = self.info(key)
+        pairs = self.load(info.key, "value")
+        if not pairs:
+            raise UnknownTensorError(
+                f"only statistics of '{info.key}' were recorded; read them with run.stats('{info.key}'), "
+                'or record values with RNNMonitor(level="full")'
+            )
+        return _stack_values(info, pairs)
+
+
+def _stack_values(info: TensorInfo, pairs: list[tuple[int, np.ndarray]]) -> xr.DataArray:
+    shapes = np.array([array.shape for _, array in pairs]).reshape(len(pairs), -1)
+    full = tuple(int(n) for n in shapes.max(0)) if shapes.size else ()
+    coords: dict[str, Any] = {"step": [step for step, _ in pairs]}
+    coords |= {dim: list(labels) for dim, labels in info.coords.items()}
+    ragged = [axis for axis in range(len(full)) if (shapes[:, axis] != full[axis]).any()]
+    if ragged:
+        coords |= {f"{info.dims[axis]}_size": ("step", shapes[:, axis]) for axis in ragged}
+        values = np.full((len(pairs), *full), np.nan, np.result_type(pairs[0][1].dtype, "float32"))
+        for row, (_, array) in zip(values, pairs, strict=True):
+            row[tuple(slice(n) for n in array.shape)] = array
+    else:
+        values = np.stack([array for _, array in pairs])
+    return xr.DataArray(
+        values, dims=("step", *info.dims), coords=coords, name=str(info.key), attrs=dict(info.attrs)
+    )
+
+
+def _stacked(pairs: list[tuple[int, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:
+    return np.stack([array for _, array in pairs]) if pairs else np.zeros((0, *shape))
+
+
+def _no_such_key(wanted: str, known: Iterable[str]) -> str:
+    names = list(known)
+    if not names:
+        return f"nothing was recorded under '{wanted}': the run is empty"
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    if near:
+        return f"nothing was recorded under '{wanted}'; did you mean {' or '.join(map(repr, near))}? run.keys() lists all"
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"nothing was recorded under '{wanted}'; recorded are {shown} (run.keys() lists all {len(names)})"
