@@ -230,7 +230,7 @@ def _lstm_states(cell: Any, gates: Any, states: Any) -> tuple[Any, ...]:
 
 
 def _gru_gates(cell: Any, inputs: Any, h: Any) -> Any:
-    """Cho et al. (2014); with `reset_after` the reset gate acts after the recurrent product (cuDNN's form)."""
+    """Cho et al. (2014); `reset_after`: the reset gate acts after the recurrent product (cuDNN)."""
     from keras import ops
 
     x = _matmul_by_gate(inputs, cell.kernel, 3)

@@ -236,6 +236,7 @@ def _no_such_key(wanted: str, known: Iterable[str]) -> str:
         return f"nothing was recorded under '{wanted}': the run is empty"
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     if near:
-        return f"nothing was recorded under '{wanted}'; did you mean {' or '.join(map(repr, near))}? run.keys() lists all"
+        guess = " or ".join(map(repr, near))
+        return f"nothing was recorded under '{wanted}'; did you mean {guess}? run.keys() lists all"
     shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     return f"nothing was recorded under '{wanted}'; recorded are {shown} (run.keys() lists all {len(names)})"

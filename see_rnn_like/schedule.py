@@ -30,6 +30,7 @@ class Schedule:
         self._due = due
 
     def __call__(self, step: int) -> bool:
+        """Whether something is due at this step."""
         return bool(self._due(step))
 
     def __or__(self, other: Schedule) -> Schedule:

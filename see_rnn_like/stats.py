@@ -78,7 +78,7 @@ def histogram(array: Any, gate_axis: int | None = None) -> np.ndarray:
         gate_axis: axis that holds the gates; None for a tensor without gates (one group).
 
     Returns:
-        int64 counts ``(gate, bin)``, `BINS` columns, ordered from the most negative to the most positive value.
+        int64 counts ``(gate, bin)``, `BINS` columns from the most negative to the most positive value.
 
     Example:
         >>> counts = histogram(np.array([0.0, 1.0, 1.5, -1.0]))[0]
