@@ -1,0 +1,182 @@
+"""Taps: seeing what passes through a layer or an optimizer while a train step is traced, and only then.
+
+A tap replaces one method on one instance inside a `with` block and puts back what was there, also
+after an exception. What passes is handed on unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from see_rnn_like.models.layout import OutputPoint
+
+
+@dataclass
+class TappedOutput:
+    """One floating-point tensor that left a layer.
+
+    Attributes:
+        point: the layer it left.
+        role: ``output``; further tensors of one call are ``output_1``, …; further calls of a shared
+            layer append ``@1``, ….
+        value: the tensor.
+        gradient: dL/d(value) once the backward pass has been traced; None if it never reached here.
+        masked: whether Keras sent a mask along.
+    """
+
+    point: OutputPoint
+    role: str
+    value: Any
+    gradient: Any = None
+    masked: bool = False
+
+
+@dataclass
+class OutputTaps:
+    """Collects `TappedOutput`s in the order the layers were called."""
+
+    seen: list[TappedOutput] = field(default_factory=list)
+    calls: Counter[int] = field(default_factory=Counter)
+
+    def record(self, point: OutputPoint, outputs: Any) -> Any:
+        """Records what a layer returned and returns what the model must go on with."""
+        call = self.calls[id(point.source)]
+        self.calls[id(point.source)] += 1
+        flat = keras.tree.flatten(outputs)
+        tapped = [self._tap(point, tensor, index, call) for index, tensor in enumerate(flat)]
+        return keras.tree.pack_sequence_as(outputs, tapped)
+
+    def _tap(self, point: OutputPoint, tensor: Any, index: int, call: int) -> Any:
+        if not tf.is_tensor(tensor) or not tensor.dtype.is_floating or isinstance(tensor, tf.SparseTensor):
+            return tensor
+        role = "output" + (f"_{index}" if index else "") + (f"@{call}" if call else "")
+        output = TappedOutput(point, role, tensor, masked=getattr(tensor, "_keras_mask", None) is not None)
+        self.seen.append(output)
+        return _observed(output)
+
+
+def _observed(output: TappedOutput) -> Any:
+    """An identity whose backward pass notes the gradient that comes by."""
+
+    @tf.custom_gradient
+    def identity(tensor: Any) -> tuple[Any, Callable[[Any], Any]]:
+        def note(upstream: Any) -> Any:
+            output.gradient = upstream
+            return upstream
+
+        return tf.identity(tensor), note
+
+    result = identity(output.value)
+    mask = getattr(output.value, "_keras_mask", None)
+    if mask is not None:
+        # Keras carries masks on the tensor itself; layers after this one must still find theirs.
+        result._keras_mask = mask
+    return result
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Puts `method` in the place of `owner.name` on this instance, for the time of the block.
+
+    Attributes are set below Keras's own `__setattr__`, which would start tracking them.
+    """
+    missing = object()
+    before = vars(owner).get(name, missing)
+    object.__setattr__(owner, name, method)
+    try:
+        yield
+    finally:
+        if before is missing:
+            object.__delattr__(owner, name)
+        else:
+            object.__setattr__(owner, name, before)
+
+
+@contextlib.contextmanager
+def tapped_outputs(points: Sequence[OutputPoint]) -> Iterator[OutputTaps]:
+    """Records the outputs, and in the backward pass their gradients, of layers called in the block.
+
+    Args:
+        points: the layers to watch.
+
+    Yields:
+        The collection; gradients are filled in when the tape's gradient is taken inside the block.
+    """
+    taps = OutputTaps()
+    with contextlib.ExitStack() as stack:
+        for point in points:
+            stack.enter_context(replaced(point.source, "call", _recording_call(point, taps)))
+        yield taps
+
+
+def _recording_call(point: OutputPoint, taps: OutputTaps) -> Callable[..., Any]:
+    call = point.source.call
+
+    @functools.wraps(call)
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        return taps.record(point, call(*args, **kwargs))
+
+    return recorded
+
+
+@dataclass
+class GradientTaps:
+    """Collects the gradients an optimizer is given, as it is given them."""
+
+    received: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def record(self, grads: Any, variables: Any) -> None:
+        """Notes pairs of gradient and variable."""
+        self.received.extend(zip(grads, variables, strict=True))
+
+
+@contextlib.contextmanager
+def tapped_gradients(optimizer: Any) -> Iterator[GradientTaps]:
+    """Records what `optimizer.apply` (and so `apply_gradients`) receives in the block.
+
+    Args:
+        optimizer: a Keras 3 optimizer; under loss scaling the outer one, whose gradients are scaled.
+    """
+    taps = GradientTaps()
+    apply = optimizer.apply
+
+    @functools.wraps(apply)
+    def recorded(grads: Any, trainable_variables: Any = None) -> Any:
+        grads = list(grads)
+        variables = optimizer._trainable_variables if trainable_variables is None else trainable_variables
+        taps.record(grads, list(variables))
+        return apply(grads, trainable_variables)
+
+    with replaced(optimizer, "apply", recorded):
+        yield taps
+
+
+@dataclass
+class LossTaps:
+    """Collects the losses the model computes."""
+
+    seen: list[Any] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def tapped_loss(model: Any) -> Iterator[LossTaps]:
+    """Records what `model.compute_loss` returns in the block, regularisation included."""
+    taps = LossTaps()
+    compute_loss = model.compute_loss
+
+    @functools.wraps(compute_loss)
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        loss = compute_loss(*args, **kwargs)
+        taps.seen.append(loss)
+        return loss
+
+    with replaced(model, "compute_loss", recorded):
+        yield taps
