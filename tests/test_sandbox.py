@@ -1,0 +1,211 @@
+"""The sandbox: what a person sees who runs it, for every task and network, and when an option is wrong."""
+
+import argparse
+import re
+import runpy
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+
+import pytest
+
+from see_rnn_like import Run, tasks
+
+SANDBOX = Path(__file__).parents[1] / "sandbox.py"
+CELLS = SANDBOX.read_text(encoding="utf-8").split("\n# %% ")
+
+
+@pytest.fixture
+def sandbox(tmp_path, monkeypatch):
+    """Runs the sandbox in an empty directory as `python sandbox.py …` would; returns its names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+
+    def run(*arguments: str) -> dict:
+        monkeypatch.setattr(sys, "argv", [str(SANDBOX), *arguments])
+        return runpy.run_path(str(SANDBOX), run_name="__main__")
+
+    return run
+
+
+@pytest.fixture
+def first_cell():
+    """The names of the first cell: everything but the run itself."""
+    names: dict = {"__name__": "first_cell"}
+    # Dataclasses look their module up by name.
+    sys.modules["first_cell"] = type(sys)("first_cell")
+    exec(compile(CELLS[0] + "\n# %% " + CELLS[1], str(SANDBOX), "exec"), names)
+    yield argparse.Namespace(**names)
+    del sys.modules["first_cell"]
+
+
+# ---- it runs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["forward", "bidirectional"])
+@pytest.mark.parametrize("rnn", ["lstm", "gru", "simplernn"])
+@pytest.mark.parametrize("task", ["text", "sunspots", "adding"])
+def test_every_task_with_every_network(sandbox, capsys, task, rnn, bidirectional):
+    arguments = ["--task", task, "--rnn", rnn, *["--bidirectional"] * bidirectional]
+    names = sandbox(*arguments, "--units", "6", "--steps", "5", "--every", "2")
+    told = capsys.readouterr().out
+    out = Path("runs") / "-".join([task, rnn, *["bidirectional"] * bidirectional])
+
+    history = Run.open(out / "run.sqlite")
+    assert history.steps == [0, 2, 4]
+    assert int(names["model"].optimizer.iterations) == 5
+    recorded = history.keys()
+    directions = {key.direction for key in recorded if key.direction}
+    assert directions == ({"forward", "backward"} if bidirectional else {"forward"})
+    assert history.events == []
+
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "</html>" in report
+    assert f"report:   {out / 'report.html'}\n" in told
+    assert f"run file: {out / 'run.sqlite'}  " in told
+
+    # The score, computed anew from the model and the data it was not trained on.
+    loss = names["model"].evaluate(*names["task"].validation, verbose=0, batch_size=256)
+    score = names["task"].score(loss)
+    shown = re.search(r"on validation data: (\S+) (.+)\n", told)
+    assert float(shown[1]) == pytest.approx(score, rel=0.01)
+    assert shown[2] == names["task"].unit
+    assert f": {names['task'].baseline:.3g}\n" in told
+    assert ("no better yet" in told) == (score >= names["task"].baseline)
+
+
+def test_the_default_network_beats_the_frequencies_of_characters(sandbox, capsys):
+    names = sandbox("--steps", "60", "--units", "32", "--every", "30")
+    assert names["score"] < names["task"].baseline - 0.5
+    assert "bits per character" in capsys.readouterr().out
+
+
+def test_a_bidirectional_reader_of_text_is_never_shown_its_answer(sandbox):
+    names = sandbox("--bidirectional", "--units", "4", "--steps", "1")
+    x, y = names["task"].x, names["task"].y
+    assert y.ndim == 1
+    whole = tasks.reference_text()
+    for i in (0, 1, 999):
+        start = 4 * i
+        assert names["task"].decode(x[i]) == whole[start : start + 64]
+        assert names["task"].decode(y[i]) == whole[start + 64]
+    assert names["model"].output_shape == (None, len(names["task"].names))
+
+
+def test_the_most_saturated_gate_is_that_of_the_trace(sandbox, capsys):
+    names = sandbox("--steps", "5", "--units", "6")
+    gates = names["inside"]["gates"].values
+    by_gate = [((gates[..., k, :] < 0.1) | (gates[..., k, :] > 0.9)).mean() for k in range(gates.shape[-2])]
+    worst = ["input", "forget", "cell", "output"][by_gate.index(max(by_gate))]
+    assert f"most saturated gate: {worst} of lstm" in capsys.readouterr().out
+
+
+def test_a_second_run_keeps_the_first(sandbox, capsys):
+    small = ["--task", "adding", "--units", "3", "--steps", "2", "--out", "mine"]
+    sandbox(*small)
+    first = Path("mine/run.sqlite").read_bytes()
+    sandbox(*small)
+    assert Path("mine/run.sqlite").read_bytes() == first
+    assert Run.open("mine-2/run.sqlite").steps == [0]
+    assert "written to mine-2" in capsys.readouterr().out
+
+
+# ---- in a notebook -------------------------------------------------------------------------------
+
+
+def test_cells_run_one_by_one_with_the_arguments_of_a_notebook_kernel(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/usr/lib/ipykernel_launcher.py", "-f", "kernel.json"])
+    names: dict = {"__name__": "__main__"}
+    monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
+    assert len(CELLS) >= 7
+    for cell in CELLS:
+        exec(compile("# %% " + cell, "cell", "exec"), names)
+        if cell.startswith("Options"):
+            assert names["options"] == names["Options"]()
+            names["options"] = names["Options"](task="sunspots", rnn="gru", units=3, steps=2)
+    assert Path("runs/sunspots-gru/report.html").exists()
+
+
+# ---- --show --------------------------------------------------------------------------------------
+
+
+def test_show_opens_the_report_where_there_is_a_screen(sandbox, monkeypatch, capsys, tmp_path):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or True)
+    monkeypatch.setenv("DISPLAY", ":0")
+    sandbox("--task", "adding", "--units", "3", "--steps", "1", "--show")
+    assert opened == [(tmp_path / "runs/adding-lstm/report.html").resolve().as_uri()]
+    assert "no screen" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a screen is assumed")
+def test_show_without_a_screen_says_so_and_opens_nothing(sandbox, monkeypatch, capsys):
+    monkeypatch.setattr(webbrowser, "open", lambda address: pytest.fail("opened without a screen"))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    sandbox("--task", "adding", "--units", "3", "--steps", "1", "--show")
+    assert "--show: there is no screen or browser here" in capsys.readouterr().out
+
+
+# ---- wrong options -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "argument --steps: must be a whole number of at least 1; got '0'"),
+        (["--units", "many"], "argument --units: must be a whole number of at least 1; got 'many'"),
+        (["--every", "1.5"], "argument --every: must be a whole number of at least 1; got '1.5'"),
+        (["--task", "music"], "argument --task: invalid choice: 'music'"),
+        (["--rnn", "LSTM"], "argument --rnn: invalid choice: 'LSTM'"),
+        (["--step", "3"], "unrecognized arguments: --step 3"),
+        (["--out", "taken"], "argument --out: taken or a part of it is a file, or cannot be written to"),
+        (["--out", "taken/below"], "argument --out: taken/below or a part of it is a file"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_message_before_anything_starts(tmp_path, arguments, message):
+    (tmp_path / "taken").write_text("")
+    done = subprocess.run(
+        [sys.executable, str(SANDBOX), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
+
+
+def test_help_shows_every_option_and_its_default(first_cell, capsys):
+    with pytest.raises(SystemExit) as end:
+        first_cell.read_options(["--help"])
+    assert end.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for option in ("--task", "--rnn", "--bidirectional", "--units", "--steps", "--every", "--out", "--show"):
+        assert option in told
+    size = first_cell.SIZES["sunspots"]
+    assert f"{size.units} for sunspots" in told
+    assert f"{size.steps} for sunspots" in told
+    assert "(default: text)" in told
+    assert "(default: lstm)" in told
+    assert f"record every N-th step (default: {first_cell.Options.every})" in told
+
+
+def test_options_without_arguments_are_the_defaults(first_cell):
+    assert first_cell.read_options([]) == first_cell.Options()
+
+
+def test_new_directory_takes_the_first_number_that_is_free(first_cell, tmp_path):
+    options = first_cell.Options(out=tmp_path / "run")
+    made = []
+    for _ in range(3):
+        made.append(first_cell.new_directory(options))
+        (made[-1] / "run.sqlite").write_text("")
+    assert [path.name for path in made] == ["run", "run-2", "run-3"]
+    (tmp_path / "empty").mkdir()
+    assert first_cell.new_directory(first_cell.Options(out=tmp_path / "empty")).name == "empty"
