@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from see_rnn_like.errors import ArgumentError
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 
 #: Order of the packed sums. `sum`, `square_sum`, `min`, `max` are over the finite values only.
 MOMENTS = ("count", "nan", "inf", "zero", "sum", "square_sum", "min", "max")
@@ -158,3 +158,69 @@ def _groups(array: Any, gate_axis: int | None) -> np.ndarray:
     if gate_axis is None:
         return values.reshape(1, -1)
     return np.moveaxis(values, gate_axis, 0).reshape(values.shape[gate_axis], -1)
+
+
+#: From this share on a number of NaN or Inf is told as a share, below it as a count.
+_TOLD_AS_SHARE = 1e-3
+
+
+def detect_nans(data: Any, include_inf: bool = True) -> str | None:
+    """Says how much of the data is NaN or Inf.
+
+    Args:
+        data: numbers of any shape, or a list of arrays, whose shapes may differ.
+        include_inf: whether Inf is looked for too.
+
+    Returns:
+        None if nothing is (or the data is empty), else for example ``"1.5% NaN, 3 Inf"``: a share with one
+        decimal from 0.1 % on, below that a count. 100.0% means all of it.
+
+    Raises:
+        ArgumentTypeError: if the data is not numbers.
+
+    Example:
+        >>> detect_nans(np.array([np.nan, 1.0, 2.0, 3.0]))
+        '25.0% NaN'
+        >>> detect_nans([np.array([np.inf, np.nan]), np.zeros(9_998)])
+        '1 NaN, 1 Inf'
+    """
+    arrays = number_arrays(data)
+    size = sum(array.size for array in arrays)
+    counts = np.sum([count_nonfinite(array) for array in arrays], axis=0, dtype="int64")
+    named = zip(counts[: 1 + include_inf], ("NaN", "Inf"), strict=False)
+    return ", ".join(f"{_amount(int(count), size)} {name}" for count, name in named if count) or None
+
+
+def count_nonfinite(array: Any) -> tuple[int, int]:
+    """Numbers of NaN and of Inf (of either sign) in an array of numbers of any shape.
+
+    Example:
+        >>> count_nonfinite([np.nan, np.inf, -np.inf, 0.0])
+        (1, 2)
+    """
+    return int(np.isnan(array).sum()), int(np.isinf(array).sum())
+
+
+def number_arrays(data: Any) -> list[np.ndarray]:
+    """The data as arrays of numbers: one, or one per element of a list whose elements differ in shape.
+
+    Raises:
+        ArgumentTypeError: if there is something else than numbers in it.
+    """
+    try:
+        arrays = [np.asarray(data)]
+    except ValueError:  # NumPy's word for a list of different shapes
+        arrays = [array for element in data for array in number_arrays(element)]
+    for array in arrays:
+        # bfloat16 and the 8-bit floats of ml_dtypes are of NumPy's kind "V", but can be cast to numbers.
+        if array.dtype.kind not in "biufc" and not np.can_cast(array.dtype, "float64"):
+            raise ArgumentTypeError(f"expected numbers; got an array of {array.dtype}")
+    return arrays
+
+
+def _amount(count: int, size: int) -> str:
+    share = count / size
+    if share < _TOLD_AS_SHARE:
+        return str(count)
+    # Rounding must not turn "nearly all" into "all".
+    return f"{share if count == size else min(share, 0.999):.1%}"
