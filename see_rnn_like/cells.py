@@ -190,6 +190,9 @@ def _register_keras_cells() -> None:
     # Importing Keras starts TensorFlow; plots and stored runs must work without, so it happens on first use.
     import keras
 
+    # Keras exports the ConvLSTM layers but not the class of their cell.
+    from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
+
     _REGISTRY.update(
         {
             keras.layers.LSTMCell: CellSpec(
@@ -200,6 +203,13 @@ def _register_keras_cells() -> None:
             ),
             keras.layers.SimpleRNNCell: CellSpec(
                 "SimpleRNN", ("hidden",), ("h",), _simple_rnn_gates, _simple_rnn_states
+            ),
+            ConvLSTMCell: CellSpec(
+                "ConvLSTM",
+                ("input", "forget", "cell", "output"),
+                ("h", "c"),
+                _conv_lstm_gates,
+                _lstm_states,
             ),
         }
     )
@@ -227,6 +237,26 @@ def _lstm_states(cell: Any, gates: Any, states: Any) -> tuple[Any, ...]:
     i, f, g, o = (gates[..., k, :] for k in range(4))
     c = f * states[1] + i * g
     return o * cell.activation(c), c
+
+
+def _conv_lstm_gates(cell: Any, inputs: Any, h: Any) -> Any:
+    """Shi et al. (2015), without peepholes; ``(..., *space, input)`` to ``(..., *space, gate, unit)``."""
+    from keras import ops
+
+    if cell.data_format != "channels_last":
+        raise UnsupportedLayerError(
+            f"gates of a ConvLSTM are computed for data_format='channels_last'; {cell.name!r} has "
+            f"{cell.data_format!r}"
+        )
+    one_batch_axis = [(-1, *ops.shape(array)[-cell.rank - 1 :]) for array in (inputs, h)]
+    x, state = (ops.reshape(a, shape) for a, shape in zip((inputs, h), one_batch_axis, strict=True))
+    z = cell.input_conv(x, cell.kernel, padding=cell.padding)
+    z = z + cell.recurrent_conv(state, cell.recurrent_kernel)
+    z = ops.reshape(z, (*ops.shape(h)[:-1], 4, cell.filters))
+    if cell.use_bias:
+        z = z + ops.cast(ops.reshape(cell.bias, (4, -1)), z.dtype)
+    i, f, o = (cell.recurrent_activation(z[..., k, :]) for k in (0, 1, 3))
+    return ops.stack([i, f, cell.activation(z[..., 2, :]), o], axis=-2)
 
 
 def _gru_gates(cell: Any, inputs: Any, h: Any) -> Any:
