@@ -1,0 +1,267 @@
+"""What a report says: everything on the page as plain data, for the template to set."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from see_rnn_like.history import Event, History, TensorInfo
+from see_rnn_like.labels import KINDS, TensorKey
+from see_rnn_like.report.pictures import (
+    Picture,
+    events_picture,
+    histogram_picture,
+    loss_picture,
+    norms_picture,
+    ratio_picture,
+)
+from see_rnn_like.report.svg import theme
+
+#: Columns of the table of last statistics, as in `stats.describe`.
+STATISTICS = ("norm", "mean", "std", "min", "max", "zeros", "nan", "inf")
+
+_LOSS = TensorKey("", None, "loss", "value")
+_KIND_HEADINGS = {"weight": "Weights", "update": "Updates", "gradient": "Gradients", "value": "Outputs"}
+
+
+@dataclass(frozen=True)
+class StatRow:
+    """Last statistics of one gate of one tensor: the variables of `stats.describe` named in `STATISTICS`."""
+
+    kind: str
+    gate: str
+    step: int
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One role of a layer: its weight, update and gradient, or its output and the gradient of that."""
+
+    name: str
+    pictures: list[Picture]
+    rows: list[StatRow]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the page."""
+
+    anchor: str
+    name: str
+    facts: list[str]
+    events: int
+    tensors: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page."""
+
+    title: str
+    sentences: list[str]
+    facts: list[tuple[str, str]]
+    events: list[Event]
+    events_picture: Picture | None
+    loss: Picture | None
+    epochs: list[dict[str, float]]
+    overview: list[tuple[str, Picture]]
+    ratio: Picture | None
+    layers: list[Layer]
+    model_layers: list[Mapping[str, Any]]
+    optimizer: list[tuple[str, str]]
+    summary: str
+    version: str
+    written: str
+    statistics: tuple[str, ...] = STATISTICS
+    most_events: int = 8
+
+    @property
+    def epoch_columns(self) -> list[str]:
+        """What is known at the end of an epoch."""
+        return list(dict.fromkeys(name for epoch in self.epochs for name in epoch))
+
+    @property
+    def open_layer(self) -> str:
+        """Anchor of the layer to look at first: that of the first event, else the first one."""
+        first = next((event.key.layer for event in self.events if event.key), None)
+        return next((layer.anchor for layer in self.layers if first in (None, layer.name)), "layer-0")
+
+    @property
+    def colours(self) -> list[tuple[str, str, str]]:
+        """Every colour of the pictures: variable, light value, dark value."""
+        shown = [self.loss, self.ratio, self.events_picture, *(picture for _, picture in self.overview)]
+        shown += [picture for layer in self.layers for tensor in layer.tensors for picture in tensor.pictures]
+        return theme([picture.svg for picture in shown if picture is not None])
+
+
+def build_page(run: History) -> Page:
+    """Reads a run and draws it.
+
+    Args:
+        run: the recorded run; entries missing from its `meta` are left out of the page.
+
+    Returns:
+        The page.
+    """
+    meta, infos, events = run.meta, run.infos(), run.events
+    model = meta.get("model") or {}
+    known = {layer.get("path"): layer for layer in model.get("layers") or ()}
+    recorded = bool(run.steps)
+    kept = [info for info in infos.values() if info.key.layer and run.load(info.key, "moments")]
+    names = list(dict.fromkeys([*(path for path in known), *(info.key.layer for info in kept)]))
+    layers = [name for name in names if any(info.key.layer == name for info in kept)]
+    return Page(
+        title=str(model.get("name") or "a run"),
+        sentences=_sentences(run),
+        facts=_facts(run),
+        events=events,
+        events_picture=events_picture(run) if events and recorded else None,
+        loss=loss_picture(run) if _has_loss(run) else None,
+        epochs=run.epochs,
+        overview=_overview(run, kept),
+        ratio=_ratio(run, kept),
+        layers=[_layer(run, kept, name, f"layer-{n}", known.get(name, {})) for n, name in enumerate(layers)],
+        model_layers=list(known.values()),
+        optimizer=[(name, str(value)) for name, value in (meta.get("optimizer") or {}).items()],
+        summary=str(model.get("summary") or ""),
+        version=f" {meta['package_version']}" if meta.get("package_version") else "",
+        written=datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
+    )
+
+
+def _sentences(run: History) -> list[str]:
+    steps = run.steps
+    if not steps:
+        return ["No step has been recorded yet."]
+    sentences = [f"{len(steps)} steps were recorded, {steps[0]} to {steps[-1]}."]
+    if _LOSS in run.infos():
+        loss = run.stats(_LOSS)["mean"].values
+        loss = loss[np.isfinite(loss)]
+        sentences += (
+            [f"The loss of the batch went from {loss[0]:.4g} to {loss[-1]:.4g}."] if loss.size > 1 else []
+        )
+    bad = next((event for event in run.events if event.kind in ("nan", "inf")), None)
+    if bad is None:
+        return [*sentences, "No NaN and no Inf was seen in them."]
+    where = f" in {bad.key}" if bad.key else ""
+    gate = f", gate {bad.gate}" if bad.gate else ""
+    return [*sentences, f"{_BAD_NAMES[bad.kind]} was first seen at step {bad.step}{where}{gate}."]
+
+
+_BAD_NAMES = {"nan": "NaN", "inf": "Inf"}
+
+
+def _facts(run: History) -> list[tuple[str, str]]:
+    meta = run.meta
+    model, optimizer = meta.get("model") or {}, meta.get("optimizer") or {}
+    fits = meta.get("fits") or []
+    spent = float(run.logs()["seconds"].sum()) if run.steps else 0.0
+    facts: list[tuple[str, Any]] = [
+        ("Model", model.get("name")),
+        ("Parameters", f"{model['parameters']:,}" if model.get("parameters") is not None else None),
+        ("Optimizer", _optimizer(optimizer)),
+        ("Loss", meta.get("loss")),
+        ("Recorded", f"{len(run.steps)} steps, {meta['every']}" if meta.get("every") else len(run.steps)),
+        ("Captured", ", ".join(map(str, meta.get("capture") or ()))),
+        ("Level", meta.get("level")),
+        ("Epochs", len(run.epochs) or None),
+        ("Batch size", ", ".join(dict.fromkeys(str(f["batch_size"]) for f in fits if f.get("batch_size")))),
+        ("Calls of fit", len(fits) if len(fits) > 1 else None),
+        ("jit_compile", meta.get("jit_compile")),
+        (
+            "Time spent recording",
+            f"{spent:.2f} s, {spent / len(run.steps) * 1e3:.1f} ms a step" if spent else None,
+        ),
+        ("Started", meta.get("started")),
+        ("Finished", meta.get("finished")),
+        ("Versions", _versions(meta)),
+        ("Host", meta.get("host")),
+        ("Git commit", meta.get("git_commit")),
+    ]
+    return [(name, str(value)) for name, value in facts if value is not None and value != ""]
+
+
+def _optimizer(config: Mapping[str, Any]) -> str:
+    rate = config.get("learning_rate")
+    if isinstance(rate, Mapping):
+        rate = rate.get("class_name", "a schedule")
+    elif isinstance(rate, float):
+        rate = f"{rate:.4g}"
+    clip = [
+        f"{name} {config[name]}" for name in ("clipnorm", "clipvalue", "global_clipnorm") if config.get(name)
+    ]
+    return ", ".join([str(config.get("class") or ""), *([f"learning rate {rate}"] if rate else []), *clip])
+
+
+def _versions(meta: Mapping[str, Any]) -> str:
+    names = {"package": "see_rnn_like", "keras": "Keras", "tensorflow": "TensorFlow", "numpy": "NumPy"}
+    names |= {"python": "Python"}
+    found = [(title, meta.get(f"{name}_version")) for name, title in names.items()]
+    backend = [f"backend {meta['backend']}"] if meta.get("backend") else []
+    return ", ".join([f"{title} {version}" for title, version in found if version] + backend)
+
+
+def _has_loss(run: History) -> bool:
+    logs = run.logs().data_vars if run.steps else {}
+    return (bool(run.steps) and _LOSS in run.infos()) or any(str(name).endswith("loss") for name in logs)
+
+
+def _overview(run: History, infos: Sequence[TensorInfo]) -> list[tuple[str, Picture]]:
+    by_kind = {kind: [info.key for info in infos if info.key.kind == kind] for kind in KINDS}
+    return [(_KIND_HEADINGS[kind], norms_picture(run, keys, False)) for kind, keys in by_kind.items() if keys]
+
+
+def _ratio(run: History, infos: Sequence[TensorInfo]) -> Picture | None:
+    keys = {info.key for info in infos}
+    both = [
+        k for k in keys if k.kind == "update" and TensorKey(k.layer, k.direction, k.role, "weight") in keys
+    ]
+    return ratio_picture(run, sorted(both)) if both else None
+
+
+def _layer(
+    run: History, infos: Sequence[TensorInfo], name: str, anchor: str, facts: Mapping[str, Any]
+) -> Layer:
+    own = [info for info in infos if info.key.layer == name]
+    groups: dict[tuple[str | None, str], list[TensorInfo]] = {}
+    for info in own:
+        groups.setdefault((info.key.direction, info.key.role), []).append(info)
+    two = {"forward", "backward"} <= {info.key.direction for info in own}
+    tensors = [
+        _tensor(run, f"{direction} · {role}" if two and direction else role, members)
+        for (direction, role), members in groups.items()
+    ]
+    words = [facts.get("class"), facts.get("output_shape")]
+    if facts.get("parameters") is not None:
+        words.insert(1, f"{facts['parameters']:,} parameters")
+    words.append("frozen" if facts.get("trainable") is False else None)
+    events = sum(event.key is not None and event.key.layer == name for event in run.events)
+    return Layer(anchor, name, [str(word) for word in words if word], events, tensors)
+
+
+def _tensor(run: History, name: str, infos: Sequence[TensorInfo]) -> Tensor:
+    infos = sorted(infos, key=lambda info: KINDS.index(info.key.kind))
+    pictures = [norms_picture(run, [info.key for info in infos], True)]
+    rows: list[StatRow] = []
+    for info in infos:
+        table = run.stats(info.key)
+        rows += _last_rows(info, table)
+        if "histogram" in table:
+            pictures.append(histogram_picture(run, info))
+    return Tensor(name, pictures, rows)
+
+
+def _last_rows(info: TensorInfo, table: xr.Dataset) -> list[StatRow]:
+    last = table.isel(step=-1)
+    parts = [(gate, last.sel(gate=gate)) for gate in info.gates] or [("", last)]
+    step = int(last["step"])
+    return [
+        StatRow(info.key.kind, gate, step, {name: float(part[name]) for name in STATISTICS})
+        for gate, part in parts
+    ]

@@ -1,0 +1,75 @@
+"""Writing a report: the page put together and set down as one file, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jinja2
+
+from see_rnn_like.errors import ArgumentError, StoreError
+from see_rnn_like.history import History
+from see_rnn_like.report.page import build_page
+
+
+def write_report(run: History, path: str | os.PathLike[str]) -> Path:
+    """Writes what a run recorded as one HTML file, to be opened from disk, on any screen, without a network.
+
+    It shows what was trained, the events (first of all the first NaN), loss, norms and update ratios,
+    and per layer, tensor and gate the curves, distributions and last statistics. `docs/report.md` says how
+    to read it.
+
+    Args:
+        run: a live or a finished run; one without any step gives a report that says so.
+        path: file to write, replaced if it exists; until the new report is complete the old one stays.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ArgumentError: if `path` is a directory or lies in one that does not exist.
+        StoreError: if the file cannot be written (permissions, disk full); nothing is left behind.
+
+    Example:
+        >>> write_report(run, "report.html")  # doctest: +SKIP
+        PosixPath('report.html')
+    """
+    target = Path(path).expanduser()
+    if target.is_dir():
+        raise ArgumentError(
+            f"the report needs the name of a file; '{target}' is a directory: try '{target / 'report.html'}'"
+        )
+    if not target.parent.is_dir():
+        raise ArgumentError(
+            f"cannot write '{target}': there is no directory '{target.parent}'; make it first"
+        )
+    _replace(target, render(run))
+    return target
+
+
+def render(run: History) -> str:
+    """The report as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("see_rnn_like", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(page=build_page(run))
+
+
+def _replace(target: Path, text: str) -> None:
+    """Puts `text` in place of the file, atomically: written beside it, then renamed over it."""
+    # Through a link, so that the link stays one; beside the file, for a rename cannot cross file systems.
+    real = target.resolve()
+    part = real.with_name(f".{real.name}.{os.getpid()}.part")
+    try:
+        # What cannot be encoded (half a surrogate pair in somebody's message) becomes a character reference.
+        with open(part, "w", encoding="utf-8", errors="xmlcharrefreplace") as file:
+            file.write(text)
+        os.replace(part, real)
+    except OSError as error:
+        raise StoreError(f"the report cannot be written to '{target}': {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
