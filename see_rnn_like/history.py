@@ -10,6 +10,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,14 @@ class Event:
 class History(ABC):
     """Recorded tensors over training steps, to be read."""
 
+    # Without it Python would try integers as keys.
+    __iter__ = None
+
+    @property
+    def path(self) -> Path | None:
+        """The file it is kept in; None if it is not in a file."""
+        return None
+
     @property
     @abstractmethod
     def steps(self) -> list[int]:
@@ -139,6 +148,13 @@ class History(ABC):
             Pairs of step and array, by step; steps at which the field was not kept are absent.
         """
 
+    def close(self) -> None:  # noqa: B027 - a history that holds nothing open has nothing to do
+        """Lets go of what the history holds open. It can be read afterwards all the same."""
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a tensor was recorded under that key, given as a key or in printed form."""
+        return str(key) in map(str, self.infos())
+
     def keys(self) -> list[TensorKey]:
         """Names of the recorded tensors, in execution order."""
         return list(self.infos())
@@ -163,8 +179,9 @@ class History(ABC):
 
         Returns:
             Dataset over ``step`` (and ``gate`` where there are gates): the variables of `stats.describe`
-            and ``histogram`` ``(step[, gate], bin)``; the coordinate ``bin`` holds the geometric middle of
-            each bin, in the units of the tensor.
+            and, where any was kept, ``histogram`` ``(step[, gate], bin)``; the coordinate ``bin`` holds the
+            geometric middle of each bin, in the units of the tensor. Histograms that were not kept at a
+            step (a budget thins them before the other statistics) are NaN there, never zero counts.
 
         Raises:
             UnknownTensorError: if nothing was recorded under `key`.
@@ -176,11 +193,10 @@ class History(ABC):
         table = stats.describe(_stacked(sums, (max(len(info.gates), 1), len(stats.MOMENTS))), lead)
         counts = dict(self.load(info.key, "histogram"))
         if counts:
-            empty = np.zeros((max(len(info.gates), 1), stats.BINS), "int64")
-            stacked = np.stack([counts.get(step, empty) for step in steps])
-            table["histogram"] = ((*lead, "bin"), stacked.astype("int64"))
+            missing = np.full((max(len(info.gates), 1), stats.BINS), np.nan)
+            table["histogram"] = ((*lead, "bin"), np.stack([counts.get(step, missing) for step in steps]))
             table = table.assign_coords(bin=stats.CENTERS)
-        table = table.assign_coords(step=steps)
+        table = table.assign_coords(step=np.array(steps, "int64"))
         table.attrs = {"key": str(info.key), **info.attrs}
         return table.assign_coords(gate=list(info.gates)) if info.gates else table.isel(gate=0, drop=True)
 
@@ -205,10 +221,16 @@ class History(ABC):
                 f"only statistics of '{info.key}' were recorded; read them with run.stats('{info.key}'), "
                 'or record values with RNNMonitor(level="full")'
             )
-        return _stack_values(info, pairs)
+        return stack_values(info, pairs)
 
 
-def _stack_values(info: TensorInfo, pairs: list[tuple[int, np.ndarray]]) -> xr.DataArray:
+def stack_values(info: TensorInfo, pairs: list[tuple[int, np.ndarray]]) -> xr.DataArray:
+    """Values of one tensor at several steps as one array; see `History.__getitem__`.
+
+    Args:
+        info: the tensor.
+        pairs: step and array in the dims of `info`, at least one.
+    """
     shapes = np.array([array.shape for _, array in pairs]).reshape(len(pairs), -1)
     full = tuple(int(n) for n in shapes.max(0)) if shapes.size else ()
     coords: dict[str, Any] = {"step": [step for step, _ in pairs]}
@@ -216,7 +238,9 @@ def _stack_values(info: TensorInfo, pairs: list[tuple[int, np.ndarray]]) -> xr.D
     ragged = [axis for axis in range(len(full)) if (shapes[:, axis] != full[axis]).any()]
     if ragged:
         coords |= {f"{info.dims[axis]}_size": ("step", shapes[:, axis]) for axis in ragged}
-        values = np.full((len(pairs), *full), np.nan, np.result_type(pairs[0][1].dtype, "float32"))
+        values = np.full(
+            (len(pairs), *full), np.nan, np.result_type("float32", *(array.dtype for _, array in pairs))
+        )
         for row, (_, array) in zip(values, pairs, strict=True):
             row[tuple(slice(n) for n in array.shape)] = array
     else:

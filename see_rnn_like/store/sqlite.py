@@ -43,7 +43,6 @@ class SQLiteHistory(History):
     the process.
 
     Attributes:
-        path: the file, None in memory.
         max_bytes: budget of the writer, see `create`.
 
     Example:
@@ -55,7 +54,7 @@ class SQLiteHistory(History):
 
     def __init__(self, path: Path | None, writer: Writer | None, max_bytes: int | None) -> None:
         """Use `create` or `open`."""
-        self.path = path
+        self._path = path
         self.max_bytes = max_bytes
         self._writer = writer
         self._lock = threading.RLock()
@@ -194,6 +193,11 @@ class SQLiteHistory(History):
     # ------------------------------------------------------------------ reading
 
     @property
+    def path(self) -> Path | None:
+        """The file; None in memory."""
+        return self._path
+
+    @property
     def steps(self) -> list[int]:
         """Recorded optimizer steps, ascending; those thinned out altogether are gone."""
         return self._steps("1")
@@ -319,9 +323,9 @@ class SQLiteHistory(History):
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._writer is None:
             raise StoreError(
-                f"'{self.path}' was opened for reading; SQLiteHistory.create({str(self.path)!r}) continues it"
+                f"'{self._path}' was opened for reading; SQLiteHistory.create({str(self._path)!r}) continues it"
             )
-        with self._lock, explained(self.path):
+        with self._lock, explained(self._path):
             db = self._writer.connection()
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -345,11 +349,11 @@ class SQLiteHistory(History):
             if self._reader is not None:
                 yield self._reader
             elif held is not None:
-                with explained(self.path):
+                with explained(self._path):
                     yield held
             else:
-                assert self.path is not None
-                with reading(self.path) as self._reader:
+                assert self._path is not None
+                with reading(self._path) as self._reader:
                     try:
                         yield self._reader
                     finally:
@@ -360,7 +364,7 @@ class SQLiteHistory(History):
         try:
             yield
         except (ValueError, TypeError, OverflowError) as error:
-            raise DamagedStoreError(f"'{self.path}' is damaged: {error}") from error
+            raise DamagedStoreError(f"'{self._path}' is damaged: {error}") from error
 
 
 def _require_budget(max_bytes: object) -> None:
