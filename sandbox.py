@@ -175,7 +175,8 @@ if options.task == "text":
 else:
     read, answer = [], keras.layers.Dense(1)
 model = keras.Sequential([keras.Input(task.x.shape[1:]), *read, layer, answer])
-model.compile(keras.optimizers.Adam(0.01, clipnorm=1.0), task.loss)
+rate = keras.optimizers.schedules.CosineDecay(0.005, decay_steps=steps)
+model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), task.loss)
 
 # %% Train, monitored
 out = new_directory(options)
@@ -187,6 +188,7 @@ progress = model.fit(
     batches,
     epochs=epochs,
     steps_per_epoch=steps // epochs,
+    shuffle=False,  # the batches come shuffled
     validation_data=task.validation,
     validation_batch_size=256,
     callbacks=[monitor],

@@ -13,7 +13,7 @@ import pytest
 from see_rnn_like import Run, tasks
 
 SANDBOX = Path(__file__).parents[1] / "sandbox.py"
-CELLS = SANDBOX.read_text(encoding="utf-8").split("\n# %% ")
+CELLS = re.split(r"(?m)^(?=# %% )", SANDBOX.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def first_cell():
     names: dict = {"__name__": "first_cell"}
     # Dataclasses look their module up by name.
     sys.modules["first_cell"] = type(sys)("first_cell")
-    exec(compile(CELLS[0] + "\n# %% " + CELLS[1], str(SANDBOX), "exec"), names)
+    exec(compile(CELLS[0] + CELLS[1], str(SANDBOX), "exec"), names)
     yield argparse.Namespace(**names)
     del sys.modules["first_cell"]
 
@@ -121,8 +121,8 @@ def test_cells_run_one_by_one_with_the_arguments_of_a_notebook_kernel(tmp_path, 
     monkeypatch.setitem(sys.modules, "__main__", type(sys)("__main__"))
     assert len(CELLS) >= 7
     for cell in CELLS:
-        exec(compile("# %% " + cell, "cell", "exec"), names)
-        if cell.startswith("Options"):
+        exec(compile(cell, "cell", "exec"), names)
+        if cell.startswith("# %% Options"):
             assert names["options"] == names["Options"]()
             names["options"] = names["Options"](task="sunspots", rnn="gru", units=3, steps=2)
     assert Path("runs/sunspots-gru/report.html").exists()
