@@ -69,8 +69,6 @@ def histogram(tensor: Any, gates: int = 1) -> Any:
 
 
 def _groups(tensor: Any, gates: int) -> Any:
-    if isinstance(tensor, tf.IndexedSlices):
-        tensor = tf.convert_to_tensor(tensor)
     if tensor.dtype in (tf.float16, tf.bfloat16):
         tensor = tf.cast(tensor, tf.float32)
     return tf.reshape(tensor, (-1, gates, _last_axis(tensor) // gates))

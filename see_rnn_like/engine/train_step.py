@@ -71,6 +71,7 @@ class _Layout:
 
     infos: list[TensorInfo] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    dtypes: dict[str, tf.DType] = field(default_factory=dict)
 
 
 class InstrumentedStep:
@@ -92,7 +93,7 @@ class InstrumentedStep:
         replicas = model.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
             raise ArgumentError(
-                f"the model is trained on {replicas} replicas; recording is implemented for one replica so far"
+                f"the model is trained on {replicas} replicas; recording works with one replica so far"
             )
         self.model = model
         self.sites = list(sites)
@@ -103,8 +104,12 @@ class InstrumentedStep:
         self._spec: Any = None
         self._layout = _Layout()
         self._function: Callable[[Any], Any] = self._recorded_step
-        self._plain_step = model.train_step if model.run_eagerly else self._compiled(model.train_step)
-        self._tapped_step = self._tapped if model.run_eagerly else self._compiled(self._tapped)
+        self._tapped_step: Callable[[Any], Any] = self._tapped
+        self._plain = _from_iterator(
+            model.train_step if model.run_eagerly else self._compiled(model.train_step)
+        )
+        if not model.run_eagerly:
+            self._plain = tf.function(self._plain, reduce_retracing=True)
 
     def trace(self, iterator: Any) -> None:
         """Compiles the step for what `iterator` yields, unless that has been done. Runs nothing.
@@ -114,8 +119,9 @@ class InstrumentedStep:
         """
         if self.model.run_eagerly or self._spec == iterator.element_spec:
             return
-        layout = _Layout()
-        self._layout = layout
+        self._layout = _Layout()
+        # A new inner function each time: a cached one would not run its Python again and leave no layout.
+        self._tapped_step = self._compiled(self._tapped)
         try:
             function = tf.function(self._recorded_step).get_concrete_function(iterator)
         except Exception as error:
@@ -145,7 +151,7 @@ class InstrumentedStep:
 
         Needed inside an execution of several steps of which only some are due.
         """
-        return self._plain_on_iterator(iterator)
+        return self._plain(iterator)
 
     # -- traced ---------------------------------------------------------------------------------
 
@@ -159,9 +165,6 @@ class InstrumentedStep:
 
         return tf.function(one_step_on_data, reduce_retracing=True, jit_compile=self.model.jit_compile)
 
-    def _plain_on_iterator(self, iterator: Any) -> Any:
-        return self._plain_step(_next_batch(iterator))
-
     @tf.autograph.experimental.do_not_convert
     def _recorded_step(self, iterator: Any) -> tuple[Any, Any, Any]:
         """One step on the iterator's next batch; weights are read outside the (perhaps XLA) step."""
@@ -169,7 +172,8 @@ class InstrumentedStep:
         iteration = tf.identity(self.model.optimizer.iterations)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
-        logs, tensors = self._tapped_step(data)
+        logs, bits = self._tapped_step(data)
+        tensors = {name: tf.bitcast(pattern, self._layout.dtypes[name]) for name, pattern in bits.items()}
         after = [tf.identity(slot.variable.value) for slot in watched]
         named: dict[str, Any] = {}
         if "weights" in self.capture:
@@ -204,7 +208,9 @@ class InstrumentedStep:
                 gradients = stack.enter_context(tapped_gradients(optimizer))
             loss = stack.enter_context(tapped_loss(self.model))
             logs = self.model.train_step(data)
-        return logs, self._collected(outputs, loss, gradients, scale)
+        tensors = self._collected(outputs, loss, gradients, scale)
+        self._layout.dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        return logs, {name: _to_bits(tensor) for name, tensor in tensors.items()}
 
     def _collected(
         self, outputs: OutputTaps, loss: LossTaps, gradients: GradientTaps, scale: Any
@@ -276,7 +282,7 @@ class InstrumentedStep:
             "histograms": tf.concat([summaries.histogram(tensor, count) for tensor, count in pairs], 0),
         }
         if self.level == "full":
-            packed["values"] = {name: tf.convert_to_tensor(tensor) for name, tensor in named.items()}
+            packed["values"] = named
         return packed
 
     # -- on the host ----------------------------------------------------------------------------
@@ -297,11 +303,31 @@ class InstrumentedStep:
         )
 
 
+def _from_iterator(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @tf.autograph.experimental.do_not_convert
+    def step_on_iterator(iterator: Any) -> Any:
+        return step(_next_batch(iterator))
+
+    return step_on_iterator
+
+
 def _next_batch(iterator: Any) -> Any:
     # Keras passes absent entries (no targets, no weights) as empty optionals.
     return keras.tree.map_structure(
         lambda item: None if isinstance(item, tf.experimental.Optional) else item, iterator.get_next()
     )
+
+
+def _to_bits(tensor: Any) -> Any:
+    """The bit pattern of a tensor, as integers: how a tensor leaves the (perhaps XLA-compiled) step.
+
+    XLA never fuses an instruction that is also an output of the program, and what is not fused may be
+    rounded differently: returning a gradient as it is changed the last bit of the weights. A bit pattern
+    is one more cheap element-wise consumer, with which the original fuses as before.
+    """
+    if isinstance(tensor, tf.IndexedSlices):
+        tensor = tf.convert_to_tensor(tensor)
+    return tf.bitcast(tensor, {2: tf.int16, 4: tf.int32, 8: tf.int64}[tensor.dtype.size])
 
 
 def _loss_scale(optimizer: Any) -> Any:

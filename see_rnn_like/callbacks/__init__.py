@@ -1,0 +1,1 @@
+"""Keras callbacks: thin, they schedule and forward only."""

@@ -1,0 +1,295 @@
+"""`RNNMonitor`: the callback that shows what happens inside the layers while `fit` runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import keras
+
+from see_rnn_like import __version__
+from see_rnn_like.callbacks import nonfinite
+from see_rnn_like.engine.execution import execute
+from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Recording
+from see_rnn_like.errors import (
+    ArgumentTypeError,
+    CaptureError,
+    NonFiniteError,
+    NonFiniteWarning,
+    SeeRNNError,
+    one_of,
+)
+from see_rnn_like.history import Event, Snapshot
+from see_rnn_like.models.description import (
+    describe_machine,
+    describe_model,
+    describe_optimizer,
+    now,
+    seed_states,
+)
+from see_rnn_like.models.layout import Site, select, sites
+from see_rnn_like.run import Run
+from see_rnn_like.schedule import Schedule, as_schedule
+from see_rnn_like.store import SQLiteHistory
+
+ON_NAN = ("warn", "stop", "raise")
+
+_log = logging.getLogger("see_rnn_like")
+
+
+class RNNMonitor(keras.callbacks.Callback):
+    """Records weights, outputs, gradients and updates of a model while it trains.
+
+    On the steps that are due the model's own train step runs with taps on: what is recorded are the
+    tensors of the training itself, there is no second forward or backward pass. All other steps run
+    Keras's own compiled function. Training is not changed: weights, optimizer, seeds and metrics end up
+    bit-identical to a run without the monitor.
+
+    Args:
+        every: record every n-th optimizer step (counted from 0), or a schedule such as
+            ``log_spaced(10) | first(20)``.
+        layers: which layers to record: paths (``"encoder/lstm_1"``), names, parts of them or layer
+            objects; None for all.
+        capture: what to record, any of ``"weights"`` (before the update), ``"outputs"``,
+            ``"output_gradients"`` (dL/d(output), what see-rnn shows: it leaves out the path through
+            later timesteps of the same layer), ``"gradients"`` (of the weights, as the optimizer receives
+            them, loss scaling divided out, before clipping), ``"updates"`` (weights after minus before).
+            The loss is always recorded.
+        level: ``"stats"`` keeps statistics and a signed-log histogram of every tensor, per gate where there
+            are gates, reduced inside the graph; ``"full"`` keeps the values as well.
+        store: file to write the run to; None keeps it in memory. An existing run file is continued.
+        max_bytes: budget for what is kept, in bytes; when it is reached old steps are thinned.
+        on_nan: what to do when a recorded tensor holds NaN or Inf for the first time: ``"warn"``
+            (`NonFiniteWarning`), ``"stop"`` the training after this step, or ``"raise"`` `NonFiniteError`.
+        strict: raise when recording fails. By default the failure is logged and noted in `run.events`,
+            recording is switched off, and training goes on.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: at construction, for arguments that cannot be used.
+        StoreError: at construction, if `store` cannot be written or is not a run of this version.
+        UnknownLayerError: before training starts, if one of `layers` matches nothing.
+        ForeignModelError: before training starts, if the model is not a Keras 3 model on TensorFlow.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from see_rnn_like import RNNMonitor
+        >>> model = keras.Sequential([keras.Input((5, 2)), keras.layers.LSTM(3), keras.layers.Dense(1)])
+        >>> model.compile("adam", "mse")
+        >>> monitor = RNNMonitor(every=2)
+        >>> x, y = np.ones((8, 5, 2)), np.ones((8, 1))
+        >>> history = model.fit(x, y, batch_size=2, epochs=1, verbose=0, callbacks=[monitor])
+        >>> monitor.run.steps
+        [0, 2]
+        >>> list(monitor.run.stats("lstm/forward/kernel:gradient").gate.values)
+        ['input', 'forget', 'cell', 'output']
+    """
+
+    # Nothing is done at batch ends, so Keras may go on dispatching those of other callbacks asynchronously.
+    async_safe = True
+
+    def __init__(
+        self,
+        every: int | Schedule = 50,
+        layers: Iterable[Any] | str | None = None,
+        capture: Collection[str] = ("weights", "updates", "gradients", "outputs", "output_gradients"),
+        level: str = "stats",
+        store: str | os.PathLike[str] | None = None,
+        on_nan: str = "warn",
+        strict: bool = False,
+        *,
+        max_bytes: int = 2**30,
+    ) -> None:
+        super().__init__()
+        self.every = as_schedule(every)
+        self.layers = layers
+        self.capture = _checked_capture(capture)
+        self.level = _checked("level", level, LEVELS)
+        self.on_nan = _checked("on_nan", on_nan, ON_NAN)
+        self.strict = strict
+        self._history = SQLiteHistory.create(store, max_bytes=max_bytes)
+        self.run = Run(self._history)
+        self._seen = nonfinite.as_seen(self.run.events)
+        self._sites: list[Site] = []
+        self._step: InstrumentedStep | None = None
+        self._native: Callable[[Any], Any] | None = None
+        self._due: list[bool] = []
+        self._epoch = 0
+        self._first_step = 0
+        self._offset = 0
+
+    # -- Keras's hooks --------------------------------------------------------------------------
+
+    def set_model(self, model: Any) -> None:
+        """Takes the model to record; called by Keras before training starts."""
+        self._sites = select(sites(model), self.layers)
+        super().set_model(model)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Prepares the instrumented step and writes down what is trained."""
+        self._restore()
+        if self._native is not self.model.train_function:
+            # A new train function means a new compile: ours is traced anew, on the first step that is due.
+            self._native = self.model.train_function
+            self._step = InstrumentedStep(self.model, self._sites, self.capture, self.level)
+        iterations = self._iterations()
+        recorded = self.run.steps
+        # A recompiled model counts from 0 again; its steps go on after those of the run.
+        self._offset = max(0, recorded[-1] + 1 - iterations) if recorded else 0
+        self._guarded(self._describe)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes at which optimizer step the epoch starts."""
+        self._epoch = epoch
+        self._first_step = self._iterations() + self._offset
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Puts the instrumented step in the place of the train function if a step is due."""
+        if self._step is None:
+            return
+        first = self._first_step + batch
+        self._due = [self.every(first + k) for k in range(self.model.steps_per_execution)]
+        if any(self._due):
+            self.model.train_function = self._train_function
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keeps the epoch's logs, validation included."""
+        if self._step is not None:
+            last = self._iterations() + self._offset - 1
+            self._guarded(self._history.add_epoch, epoch, last, _scalars(logs))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leaves the model as it was and the run file complete."""
+        self._restore()
+        self._guarded(self._history.set_meta, "finished", now())
+        self._guarded(self._history.close)
+
+    # -- one due step ---------------------------------------------------------------------------
+
+    def _train_function(self, iterator: Any) -> Any:
+        """Stands in for Keras's train function during one call."""
+        native = self._native
+        self._restore()
+        try:
+            self._step.trace(iterator)
+        except CaptureError as error:
+            self._switch_off(error)
+            return native(iterator)
+        logs, recordings = execute(self._step, iterator, self._due)
+        for recording in recordings:
+            self._guarded(self._keep, recording, _scalars(logs))
+        return logs
+
+    def _restore(self) -> None:
+        if self.model.train_function == self._train_function:
+            self.model.train_function = self._native
+
+    def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
+        start = time.perf_counter()
+        step = recording.step + self._offset
+        self._history.declare(recording.infos)
+        events = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._seen)
+        self._history.append(
+            Snapshot(
+                step,
+                self._epoch,
+                time.time(),
+                time.perf_counter() - start,
+                recording.moments,
+                recording.histograms,
+                recording.values,
+                logs,
+            )
+        )
+        self._add_notes(step, recording)
+        if events:
+            self._report_nonfinite(events)
+
+    def _add_notes(self, step: int, recording: Recording) -> None:
+        for note in recording.notes:
+            if (note.key, None, note.kind) not in self._seen:
+                self._add_events([Event(step, note.kind, note.key, None, {}, note.message)])
+
+    def _add_events(self, events: list[Event]) -> None:
+        for event in events:
+            self._history.add_event(event)
+        self._seen |= nonfinite.as_seen(events)
+
+    def _report_nonfinite(self, events: list[Event]) -> None:
+        self._add_events(events)
+        message = nonfinite.summary(events)
+        if self.on_nan == "raise":
+            raise NonFiniteError(message)
+        if self.on_nan == "stop":
+            self.model.stop_training = True
+        warnings.warn(message, NonFiniteWarning, stacklevel=2)
+
+    # -- keeping training alive -----------------------------------------------------------------
+
+    def _guarded(self, action: Callable[..., None], *args: Any) -> None:
+        """Runs what may fail in our own code; a failure switches recording off, training goes on."""
+        try:
+            action(*args)
+        except (NonFiniteError, NonFiniteWarning):
+            raise
+        except Exception as error:
+            self._switch_off(error)
+
+    def _switch_off(self, error: Exception) -> None:
+        if self.strict:
+            raise error
+        self._step = None
+        message = f"recording is switched off, training goes on: {error}"
+        _log.error("%s", message, exc_info=None if isinstance(error, SeeRNNError) else error)
+        try:
+            self._history.add_event(Event(self._first_step, "capture-off", None, None, {}, message))
+        except SeeRNNError as store_error:
+            _log.error("this could not be noted in the run: %s", store_error)
+
+    # -- facts ----------------------------------------------------------------------------------
+
+    def _iterations(self) -> int:
+        return int(self.model.optimizer.iterations.numpy())
+
+    def _describe(self) -> None:
+        first = self._iterations() + self._offset
+        fits = [*self.run.meta.get("fits", []), {"first_step": first, "started": now(), **self.params}]
+        facts = {
+            "package_version": __version__,
+            "started": fits[0]["started"],
+            **describe_machine(),
+            "model": describe_model(self.model),
+            "optimizer": describe_optimizer(self.model.optimizer),
+            "loss": str(getattr(self.model.loss, "name", None) or self.model.loss),
+            "jit_compile": bool(self.model.jit_compile),
+            "seeds": seed_states(self.model),
+            "every": repr(self.every),
+            "level": self.level,
+            "capture": list(self.capture),
+            "fits": fits,
+        }
+        for name, value in facts.items():
+            self._history.set_meta(name, value)
+
+
+def _checked_capture(capture: Collection[str]) -> tuple[str, ...]:
+    if isinstance(capture, str) or not isinstance(capture, Collection):
+        raise ArgumentTypeError(f'capture must be a list of names such as ["gradients"]; got {capture!r}')
+    return tuple(_checked("capture", name, CAPTURES) for name in capture)
+
+
+def _checked(what: str, given: str, valid: tuple[str, ...]) -> str:
+    if given not in valid:
+        raise one_of(what, given, valid)
+    return given
+
+
+def _scalars(logs: dict[str, Any] | None) -> dict[str, float]:
+    """The single numbers among the logs; anything else a custom train step returns is not kept."""
+    numbers = {name: keras.ops.convert_to_numpy(value) for name, value in (logs or {}).items()}
+    return {
+        name: float(value) for name, value in numbers.items() if value.ndim == 0 and value.dtype.kind in "fiu"
+    }

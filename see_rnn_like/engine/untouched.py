@@ -1,0 +1,134 @@
+"""Leaving a model as it was: its variables and its Python attributes, whatever a forward pass did to them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_CONTAINERS = (list, dict, set)
+
+
+def state_variables(model: Any) -> list[Any]:
+    """Every variable a forward pass or a loss of the model may write.
+
+    Args:
+        model: a built Keras 3 model.
+
+    Returns:
+        Weights (some layers write them in training mode, `SpectralNormalization` for one), states of random
+        generators, metrics, and what layers hold in attributes without telling Keras, as stateful RNNs do.
+    """
+    known = [*model.variables, *model.metrics_variables]
+    for layer in model._flatten_layers():
+        for value in vars(layer).values():
+            known.extend(_variables_in(value))
+    return list({id(variable): variable for variable in known}.values())
+
+
+def _variables_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, keras.Variable | tf.Variable):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _variables_in(item)
+    elif isinstance(value, dict):
+        for item in list(value.values()):
+            yield from _variables_in(item)
+    elif isinstance(value, keras.metrics.Metric):
+        yield from value.variables
+
+
+@contextlib.contextmanager
+def untouched_variables(variables: Sequence[Any]) -> Iterator[None]:
+    """Gives variables the values back that they have now, after success, exception or Ctrl-C.
+
+    Args:
+        variables: Keras or TensorFlow variables.
+    """
+    # Reading a resource variable shares its buffer; TensorFlow copies when one of the two is written.
+    saved = [(variable, tf.identity(variable)) for variable in variables]
+    try:
+        yield
+    finally:
+        _put_back(saved)
+
+
+def _put_back(saved: Sequence[tuple[Any, Any]]) -> None:
+    try:
+        for variable, value in saved:
+            variable.assign(value)
+    except KeyboardInterrupt:
+        for variable, value in saved:
+            variable.assign(value)
+        raise
+
+
+@contextlib.contextmanager
+def untouched_attributes(owners: Iterable[Any], kept: list[Any]) -> Iterator[None]:
+    """Gives objects back the attributes they have now, contents of lists, dicts and sets included.
+
+    Tracing a model leaves symbolic tensors behind in it (losses, cached masks, whatever a custom layer
+    keeps), which are of no use outside the trace and would replace what the user finds there.
+
+    Args:
+        owners: layers and other objects with a `__dict__`.
+        kept: receives what is removed, which a traced function may still need alive.
+    """
+    saved = [(owner, dict(vars(owner)), _contents(owner)) for owner in owners]
+    try:
+        yield
+    finally:
+        for owner, attributes, contents in saved:
+            _restore_attributes(owner, attributes, kept)
+            for name, content in contents.items():
+                _restore_content(attributes[name], content, kept)
+
+
+def _contents(owner: Any) -> dict[str, Any]:
+    return {
+        name: value.copy() if isinstance(value, dict | set) else list(value)
+        for name, value in vars(owner).items()
+        if issubclass(type(value), _CONTAINERS)
+    }
+
+
+def _restore_attributes(owner: Any, attributes: dict[str, Any], kept: list[Any]) -> None:
+    # Below Keras's own __setattr__, which would start tracking the value anew.
+    missing = object()
+    for name, value in list(vars(owner).items()):
+        before = attributes.get(name, missing)
+        if before is missing:
+            kept.append(value)
+            object.__delattr__(owner, name)
+        elif before is not value:
+            kept.append(value)
+            object.__setattr__(owner, name, before)
+    for name in attributes.keys() - vars(owner).keys():
+        object.__setattr__(owner, name, attributes[name])
+
+
+def _restore_content(container: Any, content: Any, kept: list[Any]) -> None:
+    """Puts the items back with the built-in type's own methods: Keras's subclasses track what is added."""
+    if _same_items(container, content):
+        return
+    kept.append(list(container.values()) if isinstance(container, dict) else list(container))
+    if isinstance(container, dict):
+        dict.clear(container)
+        dict.update(container, content)
+    elif isinstance(container, set):
+        set.clear(container)
+        set.update(container, content)
+    else:
+        container[:] = content
+
+
+def _same_items(container: Any, content: Any) -> bool:
+    if isinstance(container, set):
+        return bool(set.__eq__(container, content))
+    if isinstance(container, dict):
+        return list(container) == list(content) and all(container[k] is content[k] for k in content)
+    return len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
