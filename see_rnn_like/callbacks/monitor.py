@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -115,11 +116,12 @@ class RNNMonitor(keras.callbacks.Callback):
         self._seen = nonfinite.as_seen(self.run.events)
         self._sites: list[Site] = []
         self._step: InstrumentedStep | None = None
-        self._native: Callable[[Any], Any] | None = None
-        self._due: list[bool] = []
+        self._native: Any = None
+        self._stand_in: Callable[[Any], Any] | None = None
         self._epoch = 0
         self._first_step = 0
         self._offset = 0
+        self._warned = False
 
     # -- Keras's hooks --------------------------------------------------------------------------
 
@@ -131,6 +133,7 @@ class RNNMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prepares the instrumented step and writes down what is trained."""
         self._restore()
+        self._warned = False
         if self._native is not self.model.train_function:
             # A new train function means a new compile: ours is traced anew, on the first step that is due.
             self._native = self.model.train_function
@@ -151,9 +154,10 @@ class RNNMonitor(keras.callbacks.Callback):
         if self._step is None:
             return
         first = self._first_step + batch
-        self._due = [self.every(first + k) for k in range(self.model.steps_per_execution)]
-        if any(self._due):
-            self.model.train_function = self._train_function
+        due = [self.every(first + k) for k in range(self.model.steps_per_execution)]
+        if any(due):
+            self._stand_in = functools.partial(self._train_and_record, self._step, self._native, due)
+            self.model.train_function = self._stand_in
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the epoch's logs, validation included."""
@@ -169,23 +173,25 @@ class RNNMonitor(keras.callbacks.Callback):
 
     # -- one due step ---------------------------------------------------------------------------
 
-    def _train_function(self, iterator: Any) -> Any:
+    def _train_and_record(
+        self, step: InstrumentedStep, native: Callable[[Any], Any], due: list[bool], iterator: Any
+    ) -> Any:
         """Stands in for Keras's train function during one call."""
-        native = self._native
         self._restore()
         try:
-            self._step.trace(iterator)
+            step.trace(iterator)
         except CaptureError as error:
             self._switch_off(error)
             return native(iterator)
-        logs, recordings = execute(self._step, iterator, self._due)
+        logs, recordings = execute(step, iterator, due)
         for recording in recordings:
             self._guarded(self._keep, recording, _scalars(logs))
         return logs
 
     def _restore(self) -> None:
-        if self.model.train_function == self._train_function:
+        if self._stand_in is not None and self.model.train_function is self._stand_in:
             self.model.train_function = self._native
+        self._stand_in = None
 
     def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
         start = time.perf_counter()
@@ -225,7 +231,9 @@ class RNNMonitor(keras.callbacks.Callback):
             raise NonFiniteError(message)
         if self.on_nan == "stop":
             self.model.stop_training = True
-        warnings.warn(message, NonFiniteWarning, stacklevel=2)
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, NonFiniteWarning, stacklevel=2)
 
     # -- keeping training alive -----------------------------------------------------------------
 

@@ -27,15 +27,14 @@ def execute(step: InstrumentedStep, iterator: Any, due: Sequence[bool]) -> tuple
     """
     logs: Any = None
     recordings: list[Recording] = []
-    for offset, wanted in enumerate(due):
-        try:
+    try:
+        for wanted in due:
             if wanted:
                 logs, recording = step.record(iterator)
                 recordings.append(recording)
             else:
                 logs = step.skip(iterator)
-        except tf.errors.OutOfRangeError:
-            if offset == 0:
-                raise
-            break
+    except tf.errors.OutOfRangeError:
+        if logs is None:
+            raise
     return logs, recordings

@@ -20,7 +20,7 @@ def describe_model(model: Any) -> dict[str, Any]:
 
     Returns:
         ``name``, ``parameters``, ``layers`` (one dict per layer: path, class, parameters, output_shape,
-        trainable), ``summary`` (the text of `model.summary()`) and ``config`` (None for models that have none).
+        trainable), ``summary`` (the text of `model.summary()`) and ``config`` (None if it has none).
     """
     text = io.StringIO()
     model.summary(print_fn=lambda line, **_: text.write(f"{line}\n"), line_length=100)
@@ -54,7 +54,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def seed_states(model: Any) -> dict[str, list[int]]:
-    """Path and state of every seed generator of the model; with them its random numbers can be drawn again."""
+    """Path and state of every seed generator of the model: what is needed to draw its numbers again."""
     return {
         v.path: [int(n) for n in np.ravel(keras.ops.convert_to_numpy(v))]
         for v in model.variables

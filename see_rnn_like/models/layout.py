@@ -101,8 +101,8 @@ def require_keras_model(model: Any) -> None:
         kind = type(model)
         if any(cls.__module__.startswith(("tf_keras", "keras.src.engine")) for cls in kind.__mro__):
             raise ForeignModelError(
-                f"{kind.__module__}.{kind.__name__} is a Keras 2 model; see_rnn_like looks into Keras 3 models: "
-                "build it with `import keras` (Keras 3), and unset TF_USE_LEGACY_KERAS"
+                f"{kind.__module__}.{kind.__name__} is a Keras 2 model; see_rnn_like looks into Keras 3 "
+                "models: build it with `import keras` (Keras 3), and unset TF_USE_LEGACY_KERAS"
             )
         raise ForeignModelError(f"expected a keras.Model; got {kind.__module__}.{kind.__name__}")
     if keras.backend.backend() != "tensorflow":
