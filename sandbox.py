@@ -140,8 +140,8 @@ is_script = Path(sys.argv[0]).name == "sandbox.py"
 options = read_options(sys.argv[1:]) if is_script else Options()
 
 # %% Keras and the monitor
-# TensorFlow tells at start-up what it was compiled with; warnings and errors still come through.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+# Silences what TensorFlow's C++ side logs from here on (such as that there is no GPU); errors still raise.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -154,7 +154,7 @@ keras.utils.set_random_seed(0)
 
 # %% The data
 if options.task == "text" and options.bidirectional:
-    task = tasks.text(sequence=64, stride=4, targets="last")
+    task = tasks.text(sequence=64, stride=16, targets="last")
 elif options.task == "text":
     task = tasks.text(sequence=64)
 elif options.task == "sunspots":
@@ -174,7 +174,8 @@ if options.task == "text":
     answer = keras.layers.Dense(len(task.names), activation="softmax")
 else:
     read, answer = [], keras.layers.Dense(1)
-model = keras.Sequential([keras.Input(task.x.shape[1:]), *read, layer, answer])
+layers = [keras.Input(task.x.shape[1:]), *read, layer, answer]
+model = keras.Sequential(layers, name=f"{options.task}_{options.rnn}")
 rate = keras.optimizers.schedules.CosineDecay(0.005, decay_steps=steps)
 model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), task.loss)
 
@@ -205,6 +206,8 @@ else:
 print(f"\ntrained {steps} steps in {seconds:.0f} s")
 print(f"on validation data: {score:.3g} {task.unit}")
 print(f"  {verdict} a guess without a network ({task.baseline_name}): {task.baseline:.3g}")
+for event in monitor.run.events:
+    print(f"event at step {event.step}: {event.message}")
 
 # %% Inside: which gate is most often shut (< 0.1) or wide open (> 0.9)?
 inside = trace(model, layer.name, task.validation[0][:64])

@@ -1,7 +1,8 @@
 """Makes the picture of the README from a real run.
 
-Run it as ``python examples/pictures.py``. It trains a character LSTM as sandbox.py does (about a minute on two cores) and draws how its gradients and
-updates went, and one gate of the trained network reading text it has not seen.
+``python examples/pictures.py`` trains a character LSTM as sandbox.py does (about a minute on two cores),
+and draws how its gradients and updates went, and one gate of the trained network reading text it has not
+seen.
 """
 
 import tempfile
