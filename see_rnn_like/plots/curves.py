@@ -113,12 +113,14 @@ def draw_panels(
             mark_zeros(ax, curve, colour)
         scale_sizes(ax)
         mark_bad_steps(ax, sorted({int(s) for curve in curves for s in curve.steps[curve.bad > 0]}))
+        if column == 0:
+            ax.set_ylabel(ylabel)
         if (row + 1, column) in cells:
             ax.tick_params(labelbottom=False)
         else:
             ax.set_xlabel("step")
         axes.append(ax)
-    fig.supylabel(ylabel, fontsize="medium")
+    fig.align_ylabels(axes)
     _legend(fig, everything, styles)
     return np.array(axes, dtype=object)
 
@@ -170,9 +172,13 @@ def scale_sizes(ax: Axes) -> None:
 def fit_height(fig: Figure, panel: float = 1.6) -> None:
     """Sets the height of a figure of `draw_panels`: `panel` inches per row, and room for the legend."""
     rows = 1 + max(cell.rowspan.start for ax in fig.axes if (cell := ax.get_subplotspec()))
+    fig.set_figheight(0.6 + rows * panel + 0.2 * legend_lines(fig))
+
+
+def legend_lines(fig: Figure) -> int:
+    """Lines of text in the legend that `draw_panels` set below the panels."""
     names = [text.get_text() for legend in fig.legends for text in legend.get_texts()]
-    lines = -(-len(names) // _legend_columns(fig, names)) if names else 0
-    fig.set_figheight(0.6 + rows * panel + 0.2 * lines)
+    return -(-len(names) // _legend_columns(fig, names)) if names else 0
 
 
 _ZERO_MARK: dict[str, Any] = {
@@ -187,6 +193,7 @@ _ZERO_MARK: dict[str, Any] = {
 def _prepare(ax: Axes, steps: Sequence[int], title: str) -> None:
     scale_steps(ax, steps)
     ax.set_yscale("log", nonpositive="mask")
+    ax.set_autoscaley_on(False)  # see scale_sizes
     ax.grid(True, color="#888888", alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_title(literal(title), loc="left", fontsize="medium")
@@ -204,7 +211,7 @@ def _grid(kinds: Sequence[str], columns: int) -> list[tuple[int, int]]:
 def _hues(count: int) -> list[str]:
     if count <= len(HUES):
         return list(HUES[:count])
-    return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.05, 0.85, count))]
+    return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.05, 0.78, count))]
 
 
 def _alone(drawn: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def plot_norms(
         The figure and its axes ``(panel,)``, in the order weights, updates, gradients, values.
 
     Raises:
-        ArgumentError: for an unknown kind, `columns` < 1, or if no recorded tensor is left to draw.
+        ArgumentError: for an unknown kind, `columns` < 1, or if nothing recorded is left to draw.
         UnknownTensorError: if nothing was recorded under one of `keys`.
 
     Example:
@@ -150,8 +150,8 @@ def plot_histograms(
         The figure and the axes of its panels ``(gate,)``.
 
     Raises:
-        ArgumentError: for an unknown gate, `ax` with several gates or together with `fig`, or if no
-            histogram was recorded.
+        ArgumentError: for an unknown gate, `ax` with several gates or together with `fig`, or if no step
+            or no histogram was recorded.
         UnknownTensorError: if nothing was recorded under `key`.
 
     Example:
@@ -182,7 +182,7 @@ def _title_distribution(ax: Axes, part: xr.Dataset, key: str | None, gate: str |
     name = " · ".join(filter(None, [key, gate]))
     title = ax.set_title(literal(": ".join(filter(None, [name, note]))), loc="left", fontsize="medium")
     if note:
-        title.set_color(BAD)
+        title.set(color=BAD, fontsize="small")
 
 
 def _selected(
@@ -257,6 +257,8 @@ def _panels(
         raise ArgumentError(
             "nothing to draw: no recorded tensor is among those asked for; run.keys() lists all"
         )
+    if not any(curve.steps.size for curves in panels.values() for curve in curves):
+        raise ArgumentError("nothing to draw: no step was recorded of the tensors asked for")
     layers = list(dict.fromkeys(_owners(run).values()))
     if fig is not None:
         return fig, draw_panels(panels, layers, ylabel, columns, fig, guide)
@@ -284,6 +286,8 @@ def _stacked_axes(
 
 
 def _with_histogram(table: xr.Dataset, key: TensorKey) -> xr.Dataset:
+    if not table.sizes["step"]:
+        raise ArgumentError(f"nothing to draw: no step of '{key}' was recorded")
     if "histogram" not in table:
         raise ArgumentError(f"no histogram of '{key}' was recorded, only its sums; see plot_norms")
     finite = table["count"] - table["nan"] - table["inf"]

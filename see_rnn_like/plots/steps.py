@@ -84,14 +84,14 @@ def bad_text(steps: Steps, nan: Any, inf: Any) -> str:
 
     Example:
         >>> bad_text([0, 50, 100], [0, 2, 4], [0, 0, 1])
-        '6 NaN, 1 Inf in 2 of 3 steps, first at 50'
+        '6 NaN, 1 Inf in 2 of 3 steps, from 50'
     """
     nan, inf = np.asarray(nan), np.asarray(inf)
     where = np.flatnonzero(nan + inf)
     if not where.size:
         return ""
     parts = [f"{int(n.sum()):,} {name}" for n, name in ((nan, "NaN"), (inf, "Inf")) if n.any()]
-    return f"{', '.join(parts)} in {where.size} of {len(steps)} steps, first at {steps[where[0]]}"
+    return f"{', '.join(parts)} in {where.size} of {len(steps)} steps, from {steps[where[0]]}"
 
 
 def literal(text: object) -> str:

@@ -21,6 +21,9 @@ _LOG_SPAN = 30
 #: More epochs than this are not told apart by lines.
 _MOST_EPOCHS = 40
 _MOST_ROWS = 40
+#: Style of a line, see `matplotlib.lines.Line2D.set`.
+Look = Mapping[str, Any]
+
 _EVENT_MARKS = {"nan": "X", "inf": "P"}
 
 
@@ -45,7 +48,7 @@ def plot_loss(run: History, *, ax: Axes | None = None) -> tuple[Figure | SubFigu
     Example:
         >>> fig, ax = plot_loss(run)  # doctest: +SKIP
     """
-    lines = _batch_losses(run) + _mean_losses(run) + _validation_losses(run)
+    lines = loss_lines(run)
     if not lines:
         raise ArgumentError("this run has no loss to draw: nothing was recorded yet, or no loss among it")
     ax = ax if ax is not None else _new_axes(3.0)
@@ -93,13 +96,15 @@ def plot_events(run: History, *, ax: Axes | None = None) -> tuple[Figure | SubFi
     scale_steps(ax, sorted({*run.steps, *(event.step for event in events)}))
     ax.set_yticks(range(len(drawn)), [literal(short_name(row)) for row in drawn], fontsize="small")
     ax.set_ylim(len(drawn) - 0.4, -0.6)
-    _label(ax)
+    _label(ax, columns=4)
     if len(rows) > len(drawn):
         ax.set_title(f"the first {len(drawn)} of {len(rows)} tensors", loc="right", fontsize="medium")
     return ax.figure, ax
 
 
-Look = Mapping[str, Any]
+def loss_lines(run: History) -> list[tuple[Curve, Look]]:
+    """What `plot_loss` draws: curves and the style of their lines; empty if no loss was recorded."""
+    return _batch_losses(run) + _mean_losses(run) + _validation_losses(run)
 
 
 def _batch_losses(run: History) -> list[tuple[Curve, Look]]:
@@ -108,6 +113,7 @@ def _batch_losses(run: History) -> list[tuple[Curve, Look]]:
     return [
         (_curve(f"{role} of the batch", table["step"], table["mean"]), {"linewidth": 0.9})
         for role, table in tables
+        if table.sizes["step"]
     ]
 
 
@@ -165,8 +171,8 @@ def _new_axes(height: float) -> Axes:
     return plt.figure(figsize=(7, height), layout="constrained").add_subplot()
 
 
-def _label(ax: Axes, ylabel: str = "") -> None:
+def _label(ax: Axes, ylabel: str = "", columns: int = 2) -> None:
     ax.set(xlabel="step", ylabel=ylabel)
     ax.grid(True, color="#888888", alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize="small")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize="small")

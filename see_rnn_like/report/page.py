@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from see_rnn_like.cells import STANDARD_ROLES
 from see_rnn_like.history import Event, History, TensorInfo
 from see_rnn_like.labels import KINDS, TensorKey
+from see_rnn_like.plots.timeline import loss_lines
 from see_rnn_like.report.pictures import (
     Picture,
     events_picture,
+    heatmap_picture,
     histogram_picture,
     loss_picture,
     norms_picture,
@@ -47,15 +50,22 @@ class Tensor:
     pictures: list[Picture]
     rows: list[StatRow]
 
+    @property
+    def gated(self) -> bool:
+        """Whether its statistics are by gate."""
+        return any(row.gate for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the page."""
+    """One layer of the page; `gated` if it is recurrent."""
 
     anchor: str
     name: str
     facts: list[str]
     events: int
+    gated: bool
+    heatmaps: list[Picture]
     tensors: list[Tensor]
 
 
@@ -88,14 +98,16 @@ class Page:
 
     @property
     def open_layer(self) -> str:
-        """Anchor of the layer to look at first: that of the first event, else the first one."""
-        first = next((event.key.layer for event in self.events if event.key), None)
-        return next((layer.anchor for layer in self.layers if first in (None, layer.name)), "layer-0")
+        """Anchor of the layer to look at first: that of the first event, else the first recurrent one."""
+        blamed = next((event.key.layer for event in self.events if event.key), None)
+        ranked = sorted(self.layers, key=lambda layer: (layer.name != blamed, not layer.gated))
+        return ranked[0].anchor if ranked else ""
 
     @property
     def colours(self) -> list[tuple[str, str, str]]:
         """Every colour of the pictures: variable, light value, dark value."""
         shown = [self.loss, self.ratio, self.events_picture, *(picture for _, picture in self.overview)]
+        shown += [picture for layer in self.layers for picture in layer.heatmaps]
         shown += [picture for layer in self.layers for tensor in layer.tensors for picture in tensor.pictures]
         return theme([picture.svg for picture in shown if picture is not None])
 
@@ -122,7 +134,7 @@ def build_page(run: History) -> Page:
         facts=_facts(run),
         events=events,
         events_picture=events_picture(run) if events and recorded else None,
-        loss=loss_picture(run) if _has_loss(run) else None,
+        loss=loss_picture(run) if loss_lines(run) else None,
         epochs=run.epochs,
         overview=_overview(run, kept),
         ratio=_ratio(run, kept),
@@ -178,11 +190,11 @@ def _facts(run: History) -> list[tuple[str, str]]:
             "Time spent recording",
             f"{spent:.2f} s, {spent / len(run.steps) * 1e3:.1f} ms a step" if spent else None,
         ),
-        ("Started", meta.get("started")),
-        ("Finished", meta.get("finished")),
+        ("Started", str(meta.get("started") or "").replace("T", " ")),
+        ("Finished", str(meta.get("finished") or "").replace("T", " ")),
         ("Versions", _versions(meta)),
         ("Host", meta.get("host")),
-        ("Git commit", meta.get("git_commit")),
+        ("Git commit", str(meta.get("git_commit") or "")[:12]),
     ]
     return [(name, str(value)) for name, value in facts if value is not None and value != ""]
 
@@ -205,11 +217,6 @@ def _versions(meta: Mapping[str, Any]) -> str:
     found = [(title, meta.get(f"{name}_version")) for name, title in names.items()]
     backend = [f"backend {meta['backend']}"] if meta.get("backend") else []
     return ", ".join([f"{title} {version}" for title, version in found if version] + backend)
-
-
-def _has_loss(run: History) -> bool:
-    logs = run.logs().data_vars if run.steps else {}
-    return (bool(run.steps) and _LOSS in run.infos()) or any(str(name).endswith("loss") for name in logs)
 
 
 def _overview(run: History, infos: Sequence[TensorInfo]) -> list[tuple[str, Picture]]:
@@ -242,7 +249,26 @@ def _layer(
         words.insert(1, f"{facts['parameters']:,} parameters")
     words.append("frozen" if facts.get("trainable") is False else None)
     events = sum(event.key is not None and event.key.layer == name for event in run.events)
-    return Layer(anchor, name, [str(word) for word in words if word], events, tensors)
+    return Layer(
+        anchor,
+        name,
+        facts=[str(word) for word in words if word],
+        events=events,
+        gated=any(info.gates for info in own),
+        heatmaps=_heatmaps(run, own),
+        tensors=tensors,
+    )
+
+
+def _heatmaps(run: History, infos: Sequence[TensorInfo]) -> list[Picture]:
+    weights = [info for info in infos if info.key.kind == "weight" and info.gates]
+    pictures = []
+    for direction in dict.fromkeys(info.key.direction for info in weights):
+        own = {info.key.role: info for info in weights if info.key.direction == direction}
+        if {"kernel", "recurrent_kernel"} <= own.keys() <= set(STANDARD_ROLES):
+            members = [own[role] for role in STANDARD_ROLES if role in own]
+            pictures.append(heatmap_picture(run, members, run.steps[-1]))
+    return [picture for picture in pictures if picture is not None]
 
 
 def _tensor(run: History, name: str, infos: Sequence[TensorInfo]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from markupsafe import Markup
@@ -13,8 +14,9 @@ from matplotlib.figure import Figure
 
 from see_rnn_like.history import History, TensorInfo
 from see_rnn_like.labels import TensorKey
-from see_rnn_like.plots.curves import fit_height
+from see_rnn_like.plots.curves import legend_lines
 from see_rnn_like.plots.history import plot_histograms, plot_norms, plot_update_ratio
+from see_rnn_like.plots.rnn import rnn_heatmap
 from see_rnn_like.plots.steps import bad_text
 from see_rnn_like.plots.timeline import plot_events, plot_loss
 from see_rnn_like.report.svg import drawing_style, to_svg
@@ -26,10 +28,11 @@ _MOST_SPOKEN = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline SVG and its caption."""
+    """An inline SVG, its caption, and whether it is drawn for a page wider than a phone."""
 
     svg: Markup
-    caption: str
+    caption: str = ""
+    wide: bool = False
 
 
 def loss_picture(run: History) -> Picture:
@@ -37,7 +40,9 @@ def loss_picture(run: History) -> Picture:
     with drawing_style("loss"):
         fig = _figure(2.9)
         _, ax = plot_loss(run, ax=fig.add_subplot())
-        return Picture(to_svg(fig, f"Loss over training. {_spoken_lines(ax)}."), "")
+        lines = -(-len(ax.get_legend_handles_labels()[0]) // 2)
+        _set_margins(fig, top=0.1 + 0.19 * lines)
+        return Picture(to_svg(fig, f"Loss over training. {_spoken_lines(ax)}."))
 
 
 def events_picture(run: History) -> Picture:
@@ -45,8 +50,9 @@ def events_picture(run: History) -> Picture:
     with drawing_style("events"):
         fig = _figure(3)
         _, ax = plot_events(run, ax=fig.add_subplot())
-        fig.set_figheight(1.0 + 0.24 * len(ax.get_yticks()))
-        return Picture(to_svg(fig, "Time line of the events listed on this page."), "")
+        fig.set_figheight(0.85 + 0.22 * len(ax.get_yticks()))
+        _set_margins(fig, left=2.5, top=0.35)
+        return Picture(to_svg(fig, "Time line of the events listed on this page."))
 
 
 def norms_picture(run: History, keys: Sequence[TensorKey], per_gate: bool) -> Picture:
@@ -54,8 +60,8 @@ def norms_picture(run: History, keys: Sequence[TensorKey], per_gate: bool) -> Pi
     with drawing_style("norms " + " ".join(map(str, keys))):
         fig = _figure(3)
         _, axes = plot_norms(run, keys, per_gate=per_gate, columns=1, fig=fig)
-        fit_height(fig, 1.45)
-        return Picture(to_svg(fig, _spoken_curves("L2 norm over training", axes)), "")
+        _stack(fig, len(axes))
+        return Picture(to_svg(fig, _spoken_curves("L2 norm over training", axes)))
 
 
 def ratio_picture(run: History, keys: Sequence[TensorKey]) -> Picture:
@@ -63,21 +69,78 @@ def ratio_picture(run: History, keys: Sequence[TensorKey]) -> Picture:
     with drawing_style("ratio " + " ".join(map(str, keys))):
         fig = _figure(3)
         _, axes = plot_update_ratio(run, keys, columns=1, fig=fig)
-        fit_height(fig, 1.45)
-        return Picture(to_svg(fig, _spoken_curves("Size of an update relative to the weights", axes)), "")
+        _stack(fig, len(axes))
+        return Picture(to_svg(fig, _spoken_curves("Size of an update relative to the weights", axes)))
 
 
 def histogram_picture(run: History, info: TensorInfo) -> Picture:
     """The distribution of one tensor over training, a panel per gate below each other."""
     with drawing_style(f"histogram {info.key}"):
-        fig = _figure(0.95 + 1.05 * max(len(info.gates), 1))
+        panels = len(info.gates)
+        fig = _figure(0.7 + 1.05 * panels if panels > 1 else 2.6)
+        # Before there are axes: the colour bar takes its place from where they are then.
+        _set_margins(fig, top=0.5 if panels else 0.4, right=0.2, gap=0.3 / 0.75)
         plot_histograms(run, info.key, fig=fig)
         caption = "; ".join(f"{name}: {value}" for name, value in info.attrs.items())
         return Picture(to_svg(fig, _spoken_distribution(info.key, run.stats(info.key))), caption)
 
 
+def heatmap_picture(run: History, infos: Sequence[TensorInfo], step: int) -> Picture | None:
+    """The weights of one direction of a recurrent layer as heatmaps, if their values were kept at `step`.
+
+    Args:
+        run: the recorded run.
+        infos: the kernel, the recurrent kernel and, if there is one, the bias.
+        step: the step to show.
+    """
+    found = [(info, pair) for info in infos for pair in run.load(info.key, "value", [step])]
+    if len(found) < len(infos):
+        return None
+    weights = [
+        xr.DataArray(array, dims=info.dims, coords={dim: list(names) for dim, names in info.coords.items()})
+        for info, (_, array) in found
+    ]
+    names = ", ".join(str(info.key) for info in infos)
+    with drawing_style(f"heatmap {names}"):
+        (fig,), _ = rnn_heatmap(None, None, data=weights, configs=_HEATMAP)
+        # The plotter opens its figures for people to see; this one is for the page.
+        plt.close(fig)
+        return Picture(
+            to_svg(fig, f"Heatmap of {names} at step {step}."), f"weights at step {step}", wide=True
+        )
+
+
+_HEATMAP: dict[str, dict[str, object]] = {
+    "subplot": {"figsize": (2 * WIDTH, 4.2)},
+    "subtitle": {"fontsize": 10},
+    "xlabel": {"fontsize": 10, "weight": "normal"},
+    "ylabel": {"fontsize": 10, "weight": "normal"},
+}
+
+
 def _figure(height: float) -> Figure:
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+    return Figure(figsize=(WIDTH, height))
+
+
+def _stack(fig: Figure, panels: int, panel: float = 1.05, gap: float = 0.35) -> None:
+    """Gives panels below each other, and the legend below them, their place."""
+    legend = 0.05 + 0.19 * legend_lines(fig)
+    fig.set_figheight(0.3 + panels * panel + (panels - 1) * gap + 0.5 + legend)
+    _set_margins(fig, top=0.3, bottom=0.5 + legend, gap=gap / panel)
+
+
+def _set_margins(
+    fig: Figure,
+    left: float = 0.8,
+    right: float = 0.12,
+    top: float = 0.3,
+    bottom: float = 0.5,
+    gap: float = 0.2,
+) -> None:
+    # In inches. Margins as wide as the longest labels take half the time of a layout that measures them,
+    # and the axes of all pictures of a page stand in line.
+    width, height = fig.get_size_inches()
+    fig.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=gap)
 
 
 def _spoken_curves(what: str, axes: np.ndarray) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from see_rnn_like.errors import ArgumentError, StoreError
 from see_rnn_like.history import History
@@ -52,11 +54,19 @@ def render(run: History) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("see_rnn_like", "report"),
         autoescape=True,
+        finalize=_visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template("report.html").render(page=build_page(run))
+
+
+def _visible(value: Any) -> str:
+    """Text in which control characters and marks that turn the direction of writing are replaced."""
+    if isinstance(value, Markup):
+        return value
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in str(value))
 
 
 def _replace(target: Path, text: str) -> None:
@@ -65,8 +75,7 @@ def _replace(target: Path, text: str) -> None:
     real = target.resolve()
     part = real.with_name(f".{real.name}.{os.getpid()}.part")
     try:
-        # What cannot be encoded (half a surrogate pair in somebody's message) becomes a character reference.
-        with open(part, "w", encoding="utf-8", errors="xmlcharrefreplace") as file:
+        with open(part, "w", encoding="utf-8") as file:
             file.write(text)
         os.replace(part, real)
     except OSError as error:
