@@ -60,7 +60,9 @@ _ADVICE = {
     "full": "make room; what was recorded so far is safe, and recording goes on once there is room",
     "locked": "another program is writing to it; close that program",
     "readonly": "choose a path you may write to, or record in memory (store=None)",
-    "unable to open": "choose a path in a directory you may write to, or record in memory (store=None)",
+    "unable to open": (
+        "check that you may read it and, to record, write to its directory (or record in memory: store=None)"
+    ),
     "disk I/O error": "the disk or the network share failed; choose a path on a local disk",
     "locking protocol": "the file system does not support locks; choose a path on a local disk",
 }
@@ -81,7 +83,7 @@ def explained(path: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise _as_store_error(error, path) from error
 
 
@@ -178,18 +180,29 @@ class Writer:
             _set_journal(db, "delete")
         db.close()
 
+    def discard(self) -> None:
+        """Like `release`, and a run in memory is gone."""
+        if self.path is None and self._db is not None:
+            self._db.close()
+        self.release()
 
-def _as_store_error(error: sqlite3.DatabaseError, path: Path | None) -> Exception:
+
+def _as_store_error(error: sqlite3.DatabaseError | UnicodeDecodeError, path: Path | None) -> Exception:
     where = "the run in memory" if path is None else f"'{path}'"
+    # SQLite puts damaged text into its messages, which then cannot be decoded themselves.
     if type(error) is sqlite3.DatabaseError or "decode" in str(error):
-        return DamagedStoreError(
-            f"{where} is not a run file, or was damaged or cut off ({error}); "
-            f"see_rnn_like.store.recover({str(path)!r}, 'rescued.db') copies what can still be read"
-        )
+        return DamagedStoreError(_rescue(path, error))
     if not isinstance(error, sqlite3.OperationalError):
         return error
     advice = [advice for sign, advice in _ADVICE.items() if sign in str(error)]
     return StoreError("; ".join([f"{where} cannot be used: {error}", *advice]))
+
+
+def _rescue(path: Path | None, reason: object) -> str:
+    return (
+        f"'{path}' is not a run file, or was damaged or cut off ({reason}); "
+        f"see_rnn_like.store.recover({str(path)!r}, 'rescued.sqlite') copies what can still be read"
+    )
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -213,10 +226,12 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
     db = _connect(path, "ro")
     try:
         _require_run_file(db, path)
+        _require_whole(db, path)
     except sqlite3.OperationalError as error:
         db.close()
-        if "unable to open" not in str(error) or _log(path).exists():
+        if not any(sign in str(error) for sign in ("unable to open", "readonly")):
             raise
+        _refuse_log(path, error)
         # Write-ahead mode needs a helper file even to read, and none can be made here. Without a log
         # nobody writes, so the file can be taken as it is.
         db = _connect(path, "ro&immutable=1")
@@ -225,6 +240,15 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _refuse_log(path: Path, error: sqlite3.Error) -> None:
+    for log in (path.with_name(path.name + ending) for ending in ("-wal", "-journal")):
+        if log.exists():
+            raise StoreError(
+                f"'{path}' cannot be read where it is: its last snapshots are in '{log.name}', and to merge "
+                "them takes a directory one may write to; copy both files to one"
+            ) from error
 
 
 def _connect_writer(path: Path) -> sqlite3.Connection:
@@ -242,7 +266,7 @@ def _connect_writer(path: Path) -> sqlite3.Connection:
 
 def _refuse_directory(path: Path) -> None:
     if path.is_dir():
-        raise StoreError(f"'{path}' is a directory; give the path of a file, e.g. '{path / 'run.db'}'")
+        raise StoreError(f"'{path}' is a directory; give the path of a file, e.g. '{path / 'run.sqlite'}'")
 
 
 def _require_file(path: Path) -> None:
@@ -257,7 +281,8 @@ def _make_place(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"'{path}' cannot be made: {error.strerror} ('{error.filename}'); {_ADVICE['unable to open']}"
+            f"'{path}' cannot be made: {error.strerror} ('{error.filename}'); "
+            "choose another path, or record in memory (store=None)"
         ) from error
 
 
@@ -269,6 +294,7 @@ def _refuse_foreign(path: Path) -> None:
     try:
         if not _is_blank(db):
             _require_run_file(db, path)
+            _require_whole(db, path)
     finally:
         db.close()
 
@@ -294,6 +320,15 @@ def _require_run_file(db: sqlite3.Connection, path: Path) -> None:
     found = {name: sql for kind, name, sql in schema if kind == "table" and name in TABLES}
     if found != TABLES or any(kind == "trigger" for kind, _, _ in schema):
         raise DamagedStoreError(f"'{path}' is not a run file: its tables are not those of format {VERSION}")
+
+
+def _require_whole(db: sqlite3.Connection, path: Path) -> None:
+    """SQLite reads a last page that is cut off as if it ended in zeros.
+
+    While somebody writes (write-ahead mode) the file may be growing just now.
+    """
+    if _pragma(db, "journal_mode") != "wal" and path.stat().st_size % _pragma(db, "page_size"):
+        raise DamagedStoreError(_rescue(path, "it ends in the middle of a page"))
 
 
 def _create_tables(db: sqlite3.Connection) -> None:
@@ -363,10 +398,6 @@ def _switched(db: sqlite3.Connection, mode: str, last_try: bool) -> bool:
     if reached != mode:
         raise sqlite3.OperationalError(f"locking protocol: journal mode '{mode}' is not available")
     return True
-
-
-def _log(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> Any:

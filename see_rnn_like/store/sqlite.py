@@ -63,7 +63,8 @@ class SQLiteHistory(History):
         self._known: dict[TensorKey, tuple[int, TensorInfo]] = {}
         self._known_by: sqlite3.Connection | None = None
         if writer is not None:
-            weakref.finalize(self, writer.release)
+            # A run in memory stays readable for those who are called even later at the end of the process.
+            weakref.finalize(self, writer.discard).atexit = path is not None
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, max_bytes: int | None = None) -> SQLiteHistory:
@@ -323,7 +324,7 @@ class SQLiteHistory(History):
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._writer is None:
             raise StoreError(
-                f"'{self._path}' was opened for reading; SQLiteHistory.create({str(self._path)!r}) continues it"
+                f"'{self._path}' was opened for reading; SQLiteHistory.create(path) opens it for writing"
             )
         with self._lock, explained(self._path):
             db = self._writer.connection()
