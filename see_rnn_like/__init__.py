@@ -25,6 +25,33 @@ _HOME = {
     "CellSpec": "cells",
     "register_cell": "cells",
     "SeeRNNError": "errors",
+    "trace": "extract.gates",
+    "gate_saturation": "extract.gates",
+    "get_layer": "extract.layers",
+    "get_full_name": "extract.layers",
+    "get_weights": "extract.weights",
+    "weights_norm": "extract.weights",
+    "get_rnn_weights": "extract.rnn",
+    "rnn_summary": "extract.rnn",
+    "get_weight_penalties": "extract.penalties",
+    "weight_loss": "extract.penalties",
+    "get_outputs": "extract.outputs",
+    "get_gradients": "extract.gradients",
+    "detect_nans": "stats",
+    "features_0D": "plots.features",
+    "features_1D": "plots.features",
+    "features_2D": "plots.features",
+    "features_hist": "plots.histograms",
+    "features_hist_v2": "plots.histograms",
+    "hist_clipped": "plots.histograms",
+    "rnn_heatmap": "plots.rnn",
+    "rnn_histogram": "plots.rnn",
+    "scalefig": "plots.figure",
+    "clipnums": "plots.figure",
+    "plot_norms": "plots.history",
+    "plot_histograms": "plots.history",
+    "plot_loss": "plots.history",
+    "plot_update_ratio": "plots.history",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -33,9 +60,22 @@ if TYPE_CHECKING:
     from see_rnn_like.callbacks.monitor import RNNMonitor
     from see_rnn_like.cells import CellSpec, register_cell
     from see_rnn_like.errors import SeeRNNError
+    from see_rnn_like.extract.gates import gate_saturation, trace
+    from see_rnn_like.extract.gradients import get_gradients
+    from see_rnn_like.extract.layers import get_full_name, get_layer
+    from see_rnn_like.extract.outputs import get_outputs
+    from see_rnn_like.extract.penalties import get_weight_penalties, weight_loss
+    from see_rnn_like.extract.rnn import get_rnn_weights, rnn_summary
+    from see_rnn_like.extract.weights import get_weights, weights_norm
     from see_rnn_like.labels import TensorKey
+    from see_rnn_like.plots.features import features_0D, features_1D, features_2D
+    from see_rnn_like.plots.figure import clipnums, scalefig
+    from see_rnn_like.plots.histograms import features_hist, features_hist_v2, hist_clipped
+    from see_rnn_like.plots.history import plot_histograms, plot_loss, plot_norms, plot_update_ratio
+    from see_rnn_like.plots.rnn import rnn_heatmap, rnn_histogram
     from see_rnn_like.run import Run
     from see_rnn_like.schedule import Schedule, at, every, first, log_spaced
+    from see_rnn_like.stats import detect_nans
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,8 @@ class CellSpec:
         advance: ``(cell, gates, states) -> states``. Gates ``(..., gate, unit)`` and the previous
             states, each ``(..., unit)``; returns the new states in the order of `states`.
         roles: role → name of its leading axis, for the weights that are split by gate.
+        gating: the gates that open and close, with values from 0 to 1; the others are candidates for the
+            new state.
 
     Example:
         >>> import numpy as np
@@ -52,6 +54,7 @@ class CellSpec:
     activate: Callable[[Any, Any, Any], Any]
     advance: Callable[[Any, Any, Any], Any]
     roles: Mapping[str, str] = field(default_factory=lambda: dict(STANDARD_ROLES))
+    gating: tuple[str, ...] = ()
 
     def dims(self, role: str, ndim: int) -> tuple[str, ...]:
         """Dimension names of the split weight.
@@ -196,10 +199,20 @@ def _register_keras_cells() -> None:
     _REGISTRY.update(
         {
             keras.layers.LSTMCell: CellSpec(
-                "LSTM", ("input", "forget", "cell", "output"), ("h", "c"), _lstm_gates, _lstm_states
+                "LSTM",
+                ("input", "forget", "cell", "output"),
+                ("h", "c"),
+                _lstm_gates,
+                _lstm_states,
+                gating=("input", "forget", "output"),
             ),
             keras.layers.GRUCell: CellSpec(
-                "GRU", ("update", "reset", "new"), ("h",), _gru_gates, _gru_states
+                "GRU",
+                ("update", "reset", "new"),
+                ("h",),
+                _gru_gates,
+                _gru_states,
+                gating=("update", "reset"),
             ),
             keras.layers.SimpleRNNCell: CellSpec(
                 "SimpleRNN", ("hidden",), ("h",), _simple_rnn_gates, _simple_rnn_states
@@ -210,6 +223,7 @@ def _register_keras_cells() -> None:
                 ("h", "c"),
                 _conv_lstm_gates,
                 _lstm_states,
+                gating=("input", "forget", "output"),
             ),
         }
     )

@@ -103,6 +103,8 @@ class _Request:
     wanted: tuple[Wanted, ...]
     training: bool
     clip: bool = False
+    #: What the compiled function needs alive besides the model.
+    kept: list[Any] = field(default_factory=list, compare=False)
 
     def key(self) -> Hashable:
         return (self.kind, self.training, self.clip, tuple(_identity(item) for item in self.wanted))
@@ -204,20 +206,15 @@ class _Step:
 
     def __call__(self, *data: Any) -> Found:
         model: Any = self._model()
-        request = _Request(self._kind, tuple(item() for item in self._wanted), self._training, self._clip)
-        # The compiled loss is built at its first use, which adds metrics to the model.
-        owners = [*model._flatten_layers(), *_present(getattr(model, "_compile_loss", None))]
-        with untouched_attributes(owners, self._kept):
+        wanted = tuple(item() for item in self._wanted)
+        request = _Request(self._kind, wanted, self._training, self._clip, self._kept)
+        with untouched_attributes(model._flatten_layers(), self._kept):
             return _STEPS[self._kind](model, request, *data)
 
 
 def _compiled(model: Any, request: _Request) -> Callable[..., Found]:
     step = _Step(model, request)
     return step if model.run_eagerly else tf.function(step, autograph=False, reduce_retracing=True)
-
-
-def _present(thing: Any) -> list[Any]:
-    return [] if thing is None else [thing]
 
 
 def _weakly(item: Wanted) -> Callable[[], Any]:
@@ -315,12 +312,23 @@ def _forward(model: Any, x: Any, training: bool) -> Any:
     return model(x, training=training) if model._call_has_training_arg else model(x)
 
 
-def _loss(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+def _loss(model: Any, request: _Request, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
     arguments = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight}
     # `training` joined the signature in Keras 3.3; overrides may still be without.
     if "training" in inspect.signature(model.compute_loss).parameters:
-        arguments["training"] = training
-    return model.compute_loss(**arguments)
+        arguments["training"] = request.training
+    compiled = getattr(model, "_compile_loss", None)
+    if compiled is None or compiled.built:
+        return model.compute_loss(**arguments)
+    # Keras builds the compiled loss at its first use, which adds metrics to the model: build another one.
+    another = type(compiled)(
+        compiled._user_loss, compiled._user_loss_weights, compiled.reduction, compiled.output_names
+    )
+    with tf.init_scope():
+        another.build(y, y_pred)
+    request.kept.append(another.variables)
+    with replaced(model, "_compile_loss", another):
+        return model.compute_loss(**arguments)
 
 
 def _inputs(x: Any, place: int | str | None) -> list[Any]:
@@ -346,19 +354,18 @@ def _outputs(model: Any, request: _Request, x: Any) -> Found:
 
 
 def _gradients(model: Any, request: _Request, x: Any, y: Any, sample_weight: Any) -> Found:
-    training = request.training
     x = keras.tree.map_structure(tf.identity, x)
     with tf.GradientTape(persistent=True) as tape:
         for tensor in _watched(x, request.wanted):
             tape.watch(tensor)
         with _recorded(request.wanted, tape) as recorder:
-            y_pred = _forward(model, x, training)
-        scaled, scale = _scaled(_optimizer(model), _loss(model, x, y, y_pred, sample_weight, training))
+            y_pred = _forward(model, x, request.training)
+        scaled, scale = _scaled(_optimizer(model), _loss(model, request, x, y, y_pred, sample_weight))
         found = [_tensors(item, x, recorder) for item in request.wanted]
         bypassed = [t for calls in found for call in calls for t in call if id(t) in recorder.bypassed]
         if bypassed:
             plain = keras.tree.map_structure(_without_shortcut, y_pred)
-            through, _ = _scaled(_optimizer(model), _loss(model, x, y, plain, sample_weight, training))
+            through, _ = _scaled(_optimizer(model), _loss(model, request, x, y, plain, sample_weight))
     tensor_gradients = _by_tensor(tape, scaled, _differentiable(found, recorder.bypassed), scale)
     if bypassed:
         # The loss steps over these probabilities; as a function of them it is computed without the step.

@@ -57,14 +57,21 @@ class OutputTaps:
     def _tap(self, point: OutputPoint, tensor: Any, index: int, call: int) -> Any:
         if not tf.is_tensor(tensor) or not tensor.dtype.is_floating or isinstance(tensor, tf.SparseTensor):
             return tensor
-        role = "output" + (f"_{index}" if index else "") + (f"@{call}" if call else "")
-        output = TappedOutput(point, role, tensor, masked=getattr(tensor, "_keras_mask", None) is not None)
+        which = (f"_{index}" if index else "") + (f"@{call}" if call else "")
+        masked = getattr(tensor, "_keras_mask", None) is not None
+        output = TappedOutput(point, f"output{which}", tensor, masked=masked)
         self.seen.append(output)
-        return _observed(output)
+        logits = _logits_of(tensor)
+        if logits is None:
+            return _observed(output, like=tensor)
+        # Keras's cross-entropies go from these logits, not from the probabilities: this is where the
+        # gradient comes by.
+        self.seen.append(TappedOutput(point, f"logits{which}", logits, masked=masked))
+        return _observed_head(output, self.seen[-1])
 
 
-def _observed(output: TappedOutput) -> Any:
-    """An identity whose backward pass notes the gradient that comes by."""
+def _observed(output: TappedOutput, like: Any) -> Any:
+    """An identity whose backward pass notes the gradient that comes by; carries on the marks of `like`."""
 
     @tf.custom_gradient
     def identity(tensor: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -74,8 +81,35 @@ def _observed(output: TappedOutput) -> Any:
 
         return tf.identity(tensor), note
 
-    result = identity(output.value)
-    mask = getattr(output.value, "_keras_mask", None)
+    return _marked(identity(output.value), like)
+
+
+def _observed_head(probabilities: TappedOutput, logits: TappedOutput) -> Any:
+    """A softmax or sigmoid output, observed, in which Keras's losses still find the logits.
+
+    Keras leaves them on the tensor as `_keras_logits`; without that mark its losses look whether the
+    tensor comes straight from a Softmax or Sigmoid op (`keras/src/backend/tensorflow/nn.py`, _get_logits).
+    """
+    seen = _observed(logits, like=logits.value)
+    if hasattr(probabilities.value, "_keras_logits"):
+        result = _observed(probabilities, like=probabilities.value)
+        result._keras_logits = seen
+        return result
+    return _marked(_ACTIVATION_OPS[probabilities.value.op.type](seen), probabilities.value)
+
+
+_ACTIVATION_OPS: dict[str, Callable[[Any], Any]] = {"Softmax": tf.nn.softmax, "Sigmoid": tf.sigmoid}
+
+
+def _logits_of(tensor: Any) -> Any:
+    marked = getattr(tensor, "_keras_logits", None)
+    if marked is None and tf.is_symbolic_tensor(tensor) and tensor.op.type in _ACTIVATION_OPS:
+        return tensor.op.inputs[0]
+    return marked
+
+
+def _marked(result: Any, like: Any) -> Any:
+    mask = getattr(like, "_keras_mask", None)
     if mask is not None:
         # Keras carries masks on the tensor itself; layers after this one must still find theirs.
         result._keras_mask = mask
@@ -125,6 +159,31 @@ def _recording_call(point: OutputPoint, taps: OutputTaps) -> Callable[..., Any]:
         return taps.record(point, call(*args, **kwargs))
 
     return recorded
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What one call of a layer was given and what it returned."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+
+
+@contextlib.contextmanager
+def tapped_calls(layer: Any) -> Iterator[list[LayerCall]]:
+    """Records the calls of one layer in the block, leaving what passes as it is."""
+    calls: list[LayerCall] = []
+    call = layer.call
+
+    @functools.wraps(call)
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        outputs = call(*args, **kwargs)
+        calls.append(LayerCall(args, kwargs, outputs))
+        return outputs
+
+    with replaced(layer, "call", recorded):
+        yield calls
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -218,14 +218,16 @@ class InstrumentedStep:
         """Names what the taps saw, in the order in which the step made it."""
         tensors: dict[str, Any] = {}
         self._layout.infos, self._layout.notes = [], []
+        # Every sigmoid or softmax output carries logits; they matter only where the loss went from them.
+        seen = [o for o in outputs.seen if o.gradient is not None or not o.role.startswith("logits")]
         if "outputs" in self.capture:
-            for output in outputs.seen:
+            for output in seen:
                 self._keep(tensors, _output_info(output, "value", None), output.value)
         for call, value in enumerate(loss.seen):
             role = "loss" + (f"@{call}" if call else "")
             self._keep(tensors, TensorInfo(TensorKey("", None, role, "value"), (), ()), value)
         if "output_gradients" in self.capture:
-            for output in reversed(outputs.seen):
+            for output in reversed(seen):
                 self._keep(
                     tensors, _output_info(output, "gradient", scale), _unscaled(output.gradient, scale)
                 )
@@ -237,6 +239,8 @@ class InstrumentedStep:
         return tensors
 
     def _keep(self, tensors: dict[str, Any], info: TensorInfo, tensor: Any) -> None:
+        if tensor is None and _shown_by_logits(info, self._layout.infos):
+            return
         if tensor is None:
             self._layout.notes.append(
                 Note(
@@ -353,6 +357,12 @@ def _scale_attrs(scale: Any) -> dict[str, Any]:
 def _is_reachable(tensor: Any) -> bool:
     values = tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
     return not tf.is_symbolic_tensor(values) or values.graph is tf.compat.v1.get_default_graph()
+
+
+def _shown_by_logits(info: TensorInfo, infos: list[TensorInfo]) -> bool:
+    """Whether the loss goes from the logits of this output, so that the gradient is found there."""
+    role = info.key.role.replace("output", "logits", 1)
+    return replace(info.key, role=role) in [other.key for other in infos]
 
 
 def _weight_info(slot: WeightSlot, kind: str, attrs: dict[str, Any]) -> TensorInfo:

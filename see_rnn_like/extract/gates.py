@@ -1,0 +1,114 @@
+"""Gates and states over time: what a recurrent layer computes inside, and how saturated it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from see_rnn_like.cells import cell_spec
+from see_rnn_like.engine.replay import replay
+from see_rnn_like.errors import ArgumentError, UnsupportedLayerError
+from see_rnn_like.extract.batches import read_batch
+from see_rnn_like.extract.layers import get_layer
+from see_rnn_like.models.layout import RecurrentPart, recurrent_parts
+
+
+def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
+    """Every gate and state of a recurrent layer at every timestep.
+
+    The model runs forward in inference mode up to the layer and the layer's cell is run again on what it
+    was given; the result is checked against the layer's own output. Nothing of the model changes.
+
+    Args:
+        model: a built Keras 3 model.
+        _id: the layer: name, part of a name, or index in `model.layers`.
+        x: input: arrays, a list or dict of them, or a `tf.data.Dataset` (its first batch).
+
+    Returns:
+        Dataset with `gates` ``(sample, time, gate, unit)`` and one variable per state, `h` (the output) and
+        for LSTM `c`, ``(sample, time, unit)``. A Bidirectional layer has a leading ``direction``; time is in
+        input order in both directions. Gates are NaN at masked timesteps; states are carried over them.
+        `attrs`: ``layer``, ``cell`` and ``gating``, the gates that go from 0 to 1.
+
+    Raises:
+        UnknownLayerError: if no layer matches.
+        UnsupportedLayerError: if the layer is not recurrent or its cell is stacked, convolutional or unknown.
+        CaptureError: if the layer's own output cannot be reproduced.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((9, 3)), keras.layers.LSTM(2, name="lstm")])
+        >>> traced = trace(model, "lstm", np.ones((4, 9, 3)))
+        >>> traced["gates"].sel(gate="forget").sizes
+        Frozen({'sample': 4, 'time': 9, 'unit': 2})
+    """
+    layer = get_layer(model, _id)
+    if isinstance(layer, list):
+        raise ArgumentError(f"trace looks at one layer at a time; {_id!r} matches {len(layer)}")
+    parts = recurrent_parts(layer)
+    if not parts:
+        raise UnsupportedLayerError(
+            f"{layer.name} is a {type(layer).__name__}; gates can be traced in LSTM, GRU, SimpleRNN, "
+            "RNN(cell) and Bidirectional layers"
+        )
+    batch = read_batch(x).x
+    traced = [_trace_part(model, part, batch) for part in parts]
+    if len(traced) == 1:
+        found = traced[0]
+    else:
+        found = xr.concat(
+            traced, xr.DataArray([p.direction for p in parts], dims="direction", name="direction")
+        )
+    spec = cell_spec(parts[0].cells[0])
+    return found.assign_attrs(layer=layer.name, cell=spec.name, gating=list(spec.gating))
+
+
+def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
+    """How often each unit's gates are stuck at an end of their range.
+
+    Left-saturated is a gating value below 0.1, right-saturated one above 0.9 (Karpathy, Johnson & Li 2015,
+    "Visualizing and understanding recurrent networks", section 4.2). Candidates (LSTM's ``cell``, GRU's
+    ``new``, SimpleRNN's ``hidden``), which the paper does not count, go from −1 to 1: there the limits are
+    −0.9 and 0.9.
+
+    Args:
+        traced: the result of `trace`.
+
+    Returns:
+        Dataset with `left` and `right`, shares 0 … 1 over samples and timesteps, ``(gate, unit)`` (and
+        ``direction``). Masked timesteps are left out; a unit without any timestep has NaN.
+
+    Raises:
+        ArgumentError: if it is not a trace.
+
+    Example:
+        >>> import xarray as xr, numpy as np
+        >>> gates = xr.DataArray(np.full((1, 5, 1, 2), 0.95), dims=("sample", "time", "gate", "unit"),
+        ...                      coords={"gate": ["forget"]})
+        >>> gate_saturation(xr.Dataset({"gates": gates}, attrs={"gating": ["forget"]}))["right"].values
+        array([[1., 1.]])
+    """
+    if "gates" not in traced or "gating" not in traced.attrs:
+        raise ArgumentError("gate_saturation takes the Dataset that trace() returns; this one has no gates")
+    gates = traced["gates"]
+    gating = gates["gate"].isin(traced.attrs["gating"])
+    alive = gates.notnull()
+    over = ("sample", "time")
+    left = (gates < xr.where(gating, 0.1, -0.9)).where(alive).mean(over)
+    right = (gates > 0.9).where(alive).mean(over)
+    return xr.Dataset({"left": left, "right": right}, attrs=traced.attrs)
+
+
+def _trace_part(model: Any, part: RecurrentPart, batch: Any) -> xr.Dataset:
+    spec = cell_spec(part.cells[0])
+    found = replay(model, part, batch)
+    states = {
+        name: (("sample", "time", "unit"), values)
+        for name, values in zip(spec.states, found.states, strict=True)
+    }
+    return xr.Dataset(
+        {"gates": (("sample", "time", "gate", "unit"), found.gates), **states},
+        coords={"gate": list(spec.gates), "time": np.arange(found.gates.shape[1])},
+    )
