@@ -1,4 +1,4 @@
-"""What can be in the panels of a grid: curves, heatmaps, histograms."""
+"""What can be in the panels of a grid: curves and heatmaps."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Colormap, Normalize, is_color_like, to_rgba_array
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.markers import MarkerStyle
 
-from see_rnn_like.errors import ArgumentError
-from see_rnn_like.plots.figure import BAD_CELL
+from see_rnn_like.plots.colors import BAD_CELL
 from see_rnn_like.plots.grid import finite_range
 from see_rnn_like.plots.panels import View
 
@@ -130,63 +129,43 @@ class Heatmaps:
             yield image
 
 
-def curve_colors(color: Any, curves: int) -> list[Any]:
-    """One colour per curve.
-
-    Args:
-        color: None for matplotlib's cycle, one colour for all, or a sequence of at least `curves` colours.
-        curves: number of curves.
-
-    Raises:
-        ArgumentError: for too few colours or what is no colour.
-
-    Example:
-        >>> curve_colors("blue", 2), curve_colors(["r", "g"], 2)
-        (['blue', 'blue'], ['r', 'g'])
-    """
-    if color is None:
-        cycle = mpl.rcParams["axes.prop_cycle"].by_key().get("color", ["C0"])
-        return [cycle[i % len(cycle)] for i in range(curves)]
-    if is_color_like(color):
-        return [color] * curves
-    try:
-        to_rgba_array(color)
-        enough = len(color) >= curves
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"color is a colour or a sequence of colours; got {color!r}") from error
-    if not enough:
-        raise ArgumentError(f"color must give one colour, or one per curve: {curves}; got {len(color)}")
-    return list(color[:curves])
-
-
-def color_limits(images: np.ma.MaskedArray, norm: Any) -> tuple[float, float]:
-    """Values of the first and the last colour, see `features_2D`.
-
-    Raises:
-        ArgumentError: if `norm` is none of None, ``"auto"``, a pair of finite numbers.
-    """
-    if norm is not None and not isinstance(norm, str):
-        try:
-            low, high = (float(limit) for limit in norm)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(f"norm is None, 'auto' or a pair (vmin, vmax); got {norm!r}") from error
-        if not (np.isfinite([low, high]).all() and low <= high):
-            raise ArgumentError(f"norm is a pair (vmin, vmax) of finite numbers, vmin ≤ vmax; got {norm!r}")
-        return low, high
-    if norm not in (None, "auto"):
-        raise ArgumentError(f"norm is None, 'auto' or a pair (vmin, vmax); got {norm!r}")
-    finite = images.compressed()
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        # One value alone has no range: show it against zero.
-        low, high = (min(low, 0.0), max(high, 0.0)) if low else (-1.0, 1.0)
-    if norm == "auto" or low < 0 < high:
-        return -max(abs(low), abs(high)), max(abs(low), abs(high))
-    return low, high
-
-
 def _gaps(values: np.ndarray) -> np.ndarray:
     """Inf is no place a line could go to."""
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def draw_points(
+    ax: Axes, values: np.ndarray, colors: np.ndarray, marker: Any, style: Mapping[str, Any], clip: bool
+) -> None:
+    """Draws values above the number of their sample, and marks on the bottom edge for NaN and Inf.
+
+    Args:
+        ax: the axes.
+        values: ``(sample, channel)``.
+        colors: RGBA ``(sample · channel, 4)``.
+        marker: as in `Axes.scatter`.
+        style: keyword arguments of `Axes.scatter`.
+        clip: whether points are cut off at the edge of the axes.
+    """
+    samples = np.repeat(np.arange(1, len(values) + 1), values.shape[1])
+    finite = np.isfinite(values.ravel())
+    filled = MarkerStyle(marker).is_filled()
+    # The middle of a diverging map is white: without an edge it would vanish on white.
+    edge = {"edgecolors": "0.4", "linewidths": 0.5} if filled else {"linewidths": 2.0}
+    ax.scatter(
+        samples[finite],
+        values.ravel()[finite],
+        c=colors[finite],
+        marker=marker,
+        clip_on=clip,
+        **_without_aliases(edge, style),
+    )
+    bad = np.unique(samples[~finite])
+    if bad.size:
+        ax.vlines(bad, 0, _MARK, transform=ax.get_xaxis_transform(), color=BAD_CELL, linewidth=3)
+
+
+def _without_aliases(defaults: Mapping[str, Any], style: Mapping[str, Any]) -> dict[str, Any]:
+    """The style over the defaults, also where it calls an argument by its other name."""
+    aliases = {"linewidths": {"linewidth", "lw"}, "edgecolors": {"edgecolor", "ec"}}
+    return {name: value for name, value in defaults.items() if not aliases[name] & set(style)} | dict(style)

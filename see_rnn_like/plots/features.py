@@ -7,31 +7,111 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
 
 from see_rnn_like.errors import ArgumentError
-from see_rnn_like.plots.compose import compose
-from see_rnn_like.plots.drawings import Curves, Heatmaps, color_limits, curve_colors
+from see_rnn_like.plots.colors import bad_visible, color_limits, curve_colors, point_colors
+from see_rnn_like.plots.compose import Page, compose
+from see_rnn_like.plots.drawings import Curves, Heatmaps, draw_points
 from see_rnn_like.plots.figure import (
     Configs,
     Savepath,
     Styles,
-    bad_visible,
     merge_styles,
-    nonfinite_note,
+    new_figure,
     pair,
     save_figures,
+    two_numbers,
 )
-from see_rnn_like.plots.grid import Grid, share_limits, share_word, widen
-from see_rnn_like.plots.panels import REAL_AXES, Panels, PanelStyle
+from see_rnn_like.plots.grid import Grid, share_limits, share_words, widen
+from see_rnn_like.plots.panels import REAL_AXES, Panels, PanelStyle, panel_texts
+from see_rnn_like.plots.titles import title_0d, title_1d, title_2d, with_counts
 from see_rnn_like.stats import number_arrays
 
-_FEATURE = {"grads": "Gradients", "outputs": "Outputs", "generic": "Context-feature"}
-_CONTEXT = {"grads": "Timesteps", "outputs": "Timesteps", "generic": "Context-units"}
+#: Up to so many samples `features_0D` has a small tick for each.
+_MINOR_TICKS = 200
 
+_CURVES = "(samples, timesteps, channels) or (timesteps, channels)"
+_ANNOTATION = {"weight": "bold", "color": "g", "xy": (0.03, 0.95), "xycoords": "axes fraction", "va": "top"}
 _LINE_STYLE = {"linewidth", "alpha", "linestyle", "color"}
+
+
+def features_0D(
+    data: Any,
+    marker: Any = "o",
+    cmap: str | Colormap = "bwr",
+    color: Any = None,
+    configs: Configs | None = None,
+    *,
+    w: float = 1,
+    h: float = 1,
+    show_borders: bool = False,
+    title: bool | str = "outputs",
+    show_y_zero: bool = True,
+    ylims: Any = "auto",
+    savepath: Savepath | None = None,
+) -> tuple[Figure, Axes]:
+    """Draws one point per sample and channel: values above their sample, a colour per channel.
+
+    For outputs and gradients of layers without a time axis. NaN and Inf get a mark on the bottom edge at
+    their sample and are counted in the title. The figure is always a new one.
+
+    Args:
+        data: ``(samples, channels)``.
+        marker: shape of the points, as in `Axes.scatter`.
+        cmap: colour map the channels take their colours from, first to last.
+        color: one colour for all, one per channel, or one per point in the order of ``data.ravel()``; in
+            place of `cmap`.
+        configs: keyword arguments per drawing element: ``plot`` (`Axes.scatter`), ``subplot``
+            (`pyplot.figure`), ``title`` (`Axes.set_title`), ``save`` (`Figure.savefig`).
+        w: factor of the figure's width, 12 inches.
+        h: factor of the figure's height, 4 inches.
+        show_borders: draw a frame.
+        title: as in `features_1D`.
+        show_y_zero: draw the line y = 0.
+        ylims: y limits; ``"auto"`` for ±max|data|.
+        savepath: file to write the figure to.
+
+    Returns:
+        The figure and its axes.
+
+    Raises:
+        ArgumentError: for data of other dimensions or without values, and other arguments out of range.
+        ArgumentTypeError: for data that is not numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> fig, ax = features_0D(np.random.default_rng(0).normal(size=(16, 6)), title="grads")
+        >>> ax.get_title()
+        '(Gradients vs. Samples) vs. Channels'
+    """
+    values = _numbers(data, (2,), "(samples, channels)")
+    subplot = {"dpi": 76, "figsize": (12, 4)}
+    kw = merge_styles(
+        configs, {"plot": {"s": 15}, "subplot": subplot, "title": {"weight": "bold"}, "save": {}}
+    )
+    auto = isinstance(ylims, str) and ylims == "auto"
+    limits = color_limits(np.ma.masked_invalid(values), "auto") if auto else two_numbers("ylims", ylims)
+    colors = point_colors(color, cmap, values.shape)
+    fig = new_figure(dict(kw["subplot"]), w, h)
+    fig.set_layout_engine("constrained")
+    ax = fig.add_subplot()
+    if show_y_zero:
+        ax.axhline(0, color="k", linewidth=1)
+    draw_points(ax, values, colors, marker, kw["plot"], clip=not auto)
+    ax.set_ylim(*limits)
+    ax.set_xlabel("Sample")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_minor_locator(MultipleLocator(1) if len(values) <= _MINOR_TICKS else NullLocator())
+    ax.set_frame_on(show_borders)
+    words = title_0d(title)
+    ax.set_title(with_counts(words, values) if words else "", **kw["title"])
+    save_figures([fig], savepath, kw["save"])
+    return fig, ax
 
 
 def features_1D(
@@ -98,12 +178,12 @@ def features_1D(
         >>> axes.shape
         (2, 3)
     """
-    kw = _styles(configs, plot={}, annot=_annotation(xy=(0.03, 0.95), va="top"))
-    values = _numbers(data, (2, 3))
+    kw = _styles(configs, plot={}, annot=_ANNOTATION)
+    values = _numbers(data, (2, 3), _CURVES)
     curves = _curves_by_panel(values, subplot_samples)[..., : _timesteps(max_timesteps)]
     style = {"linewidth": 1.0 if len(curves) > REAL_AXES else mpl.rcParams["lines.linewidth"], **kw["plot"]}
     drawing = Curves(curves, curve_colors(color, curves.shape[1]), style, show_y_zero)
-    share = _shares(share_xy)
+    share = share_words(share_xy)
     grid = Grid.of(len(curves), n_rows)
     panels = Panels(
         grid,
@@ -113,14 +193,17 @@ def features_1D(
             show_borders,
             borderwidth,
             None,
-            *_texts(annotations, kw, grid),
+            panel_texts(annotations, grid.count),
+            kw["annot"],
         ),
         np.tile([0.0, curves.shape[2]], (len(curves), 1)),
         widen(share_limits(drawing.ranges(), grid.groups(share[1]))),
         share,
     )
     words = title_1d(title, values.ndim, subplot_samples)
-    fig, axes = compose(panels, _titled(words, curves), kw, (w, h), tight, set(kw["plot"]) <= _LINE_STYLE)
+    words = with_counts(words, curves) if words else ""
+    page = Page(words, kw, w, h, 0.0 if tight else None)
+    fig, axes = compose(panels, page, set(kw["plot"]) <= _LINE_STYLE)
     save_figures([fig], savepath, kw["save"])
     return fig, axes
 
@@ -195,7 +278,7 @@ def features_2D(
         (6, 50)
     """
     kw = _styles(configs, plot={}, colorbar={})
-    values = _channels_last(_numbers(data, (2, 3)), channel_axis)
+    values = _channels_last(_numbers(data, (2, 3), _CURVES), channel_axis)
     images = values[..., : _timesteps(max_timesteps), :].reshape(-1, *values.shape[-2:])[
         :, : _timesteps(max_timesteps)
     ]
@@ -210,61 +293,15 @@ def features_2D(
         PanelStyle(pair("show_xy_ticks", show_xy_ticks), show_borders, borderwidth, bordercolor),
         np.tile([-0.5, width - 0.5], (n, 1)),
         np.tile([height - 0.5, -0.5], (n, 1)),
-        _shares(share_xy),
+        share_words(share_xy),
     )
     words = title_2d(title, values.ndim, timesteps_xaxis, limits)
-    fig, axes = compose(
-        panels,
-        _titled(words, images),
-        kw,
-        (w, h),
-        tight,
-        not kw["plot"],
-        ScalarMappable(drawing.norm, drawing.cmap) if show_colorbar else None,
-    )
+    words = with_counts(words, images) if words else ""
+    colored = ScalarMappable(drawing.norm, drawing.cmap) if show_colorbar else None
+    page = Page(words, kw, w, h, 0.0 if tight else None, colored)
+    fig, axes = compose(panels, page, not kw["plot"])
     save_figures([fig], savepath, kw["save"])
     return fig, axes
-
-
-def title_1d(title: bool | str, ndim: int, subplot_samples: bool) -> str:
-    """The title of `features_1D`: one that names the axes, a text as it is, or none.
-
-    Example:
-        >>> title_1d("grads", 3, False), title_1d("My net", 3, False), title_1d(False, 2, True)
-        ('((Gradients vs. Timesteps) vs. Samples) vs. Channels', 'My net', '')
-    """
-    if (word := _title_word(title)) not in _FEATURE:
-        return word
-    curves, panels = ("Channels", "Samples") if subplot_samples else ("Samples", "Channels")
-    plain = f"({_FEATURE[word]} vs. {_CONTEXT[word]})"
-    return f"({plain} vs. {curves}) vs. {panels}" if ndim == 3 else f"{plain} vs. {panels}"
-
-
-def title_2d(title: bool | str, ndim: int, timesteps_xaxis: bool, limits: tuple[float, float]) -> str:
-    """The title of `features_2D`: ``((y vs. x) vs. colour) vs. panels -- norm``.
-
-    Example:
-        >>> title_2d("grads", 2, True, (-0.5, 0.5))
-        '(Channels vs. Timesteps) vs. Gradients -- norm=(-0.5, 0.5)'
-    """
-    if (word := _title_word(title)) not in _FEATURE:
-        return word
-    rows, columns = ("Channels", _CONTEXT[word]) if timesteps_xaxis else (_CONTEXT[word], "Channels")
-    plain = f"({rows} vs. {columns}) vs. {_FEATURE[word]}"
-    panels = f"({plain}) vs. Samples" if ndim == 3 else plain
-    return f"{panels} -- norm=({limits[0]:.4G}, {limits[1]:.4G})"
-
-
-def _title_word(title: bool | str | None) -> str:
-    if title is True:
-        return "generic"
-    return title or ""
-
-
-def _titled(title: str, *arrays: Any) -> str:
-    """The title with the counts of NaN and Inf; a caller who wants no title gets none."""
-    note = nonfinite_note(*(np.ma.getdata(array) for array in arrays)) if title else ""
-    return f"{title}\n{note}" if note else title
 
 
 def _styles(configs: Configs | None, **elements: dict[str, Any]) -> Styles:
@@ -277,34 +314,15 @@ def _styles(configs: Configs | None, **elements: dict[str, Any]) -> Styles:
     return merge_styles(configs, elements | common)
 
 
-def _annotation(**style: Any) -> dict[str, Any]:
-    return {"weight": "bold", "color": "g", "xycoords": "axes fraction", **style}
-
-
-def _shares(share_xy: Any) -> tuple[str, str]:
-    x, y = pair("share_xy", share_xy)
-    return share_word("share_xy", x), share_word("share_xy", y)
-
-
-def _texts(annotations: Any, kw: Styles, grid: Grid) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Texts of the panels and their style."""
-    if isinstance(annotations, str) and annotations != "auto":
-        raise ArgumentError(
-            f"annotations is 'auto', None or a list of texts, one per panel; got {annotations!r}"
-        )
-    texts = range(grid.count) if isinstance(annotations, str) else annotations or ()
-    return tuple(str(text) for text in texts), kw["annot"]
-
-
-def _numbers(data: Any, dims: tuple[int, ...]) -> np.ndarray:
+def _numbers(data: Any, dims: tuple[int, ...], expected: str) -> np.ndarray:
     """The data as a floating-point array of one of these numbers of dimensions."""
-    array = number_arrays(data)[0]
-    expected = {2: "(timesteps, channels)", 3: "(samples, timesteps, channels)"}
-    if array.ndim not in dims:
-        raise ArgumentError(f"data must be {' or '.join(expected[n] for n in dims)}; got shape {array.shape}")
-    if not array.size:
-        raise ArgumentError(f"data is empty: shape {array.shape}")
-    return array if array.dtype in (np.float32, np.float64) else array.astype("float64")
+    arrays = number_arrays(data)
+    shapes = ", ".join(str(array.shape) for array in arrays[:3])
+    if len(arrays) > 1 or arrays[0].ndim not in dims:
+        raise ArgumentError(f"data must be {expected}; got shape {shapes}")
+    if not arrays[0].size:
+        raise ArgumentError(f"data must be {expected} and not empty; got shape {shapes}")
+    return arrays[0] if arrays[0].dtype in (np.float32, np.float64) else arrays[0].astype("float64")
 
 
 def _timesteps(max_timesteps: int | None) -> int | None:

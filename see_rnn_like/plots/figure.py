@@ -7,19 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 from see_rnn_like.stats import count_nonfinite
-
-#: Colour of NaN and Inf: in none of blue-white-red, bone and the other diverging maps, and bright where
-#: those are dark and saturated where they are bright.
-BAD_CELL = "#00d020"
 
 #: Share of the figure's width that a title may take before it is made smaller.
 _TITLE_WIDTH = 0.97
@@ -80,6 +74,22 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     if len(value) != 2:
         raise ArgumentError(f"{name} is one value or a pair (x, y); got {value!r}")
     return value[0], value[1]
+
+
+def two_numbers(name: str, limits: Any) -> np.ndarray:
+    """Limits of an axis, float64 ``(2,)``.
+
+    Raises:
+        ArgumentError: if they are not two finite numbers, the first below the second.
+
+    Example:
+        >>> two_numbers("xlims", (-1, 2)).tolist()
+        [-1.0, 2.0]
+    """
+    low, high = pair(name, limits)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ArgumentError(f"{name} must be two finite numbers in ascending order; got {limits!r}")
+    return np.array([low, high], dtype=float)
 
 
 def new_figure(subplot: dict[str, Any], w: float, h: float) -> Figure:
@@ -164,18 +174,6 @@ def nonfinite_note(*arrays: Any) -> str:
     """
     nan, inf = np.sum([count_nonfinite(array) for array in arrays], axis=0, dtype=int) if arrays else (0, 0)
     return ", ".join(f"{n} {name}" for n, name in ((nan, "NaN"), (inf, "Inf")) if n)
-
-
-def bad_visible(cmap: str | Colormap) -> Colormap:
-    """The colour map with NaN and Inf in a colour of their own; a copy.
-
-    Raises:
-        ArgumentError: for a name matplotlib does not know.
-    """
-    if isinstance(cmap, str) and cmap not in mpl.colormaps:
-        raise ArgumentError(f"cmap is a colour map of matplotlib, such as 'bwr' or 'bone'; got {cmap!r}")
-    found = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
-    return found.with_extremes(bad=BAD_CELL)
 
 
 def clipnums(nums: Any) -> str | list[str]:

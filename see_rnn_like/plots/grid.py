@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import Formatter, MaxNLocator
 
 from see_rnn_like.errors import ArgumentError, one_of
+from see_rnn_like.plots.figure import pair
 
 #: Columns per row (or rows per column) up to which a grid counts as nearly square.
 _NEARLY_SQUARE = 2
@@ -17,7 +18,14 @@ _NEARLY_SQUARE = 2
 #: Size of tick labels in a grid of many panels, in points.
 TICK_FONT = 8.0
 
-_SHARES = {True: "all", False: "none", "all": "all", "none": "none", "row": "row", "col": "col"}
+_SHARES: dict[Any, str] = {
+    True: "all",
+    False: "none",
+    "all": "all",
+    "none": "none",
+    "row": "row",
+    "col": "col",
+}
 
 
 @dataclass(frozen=True)
@@ -76,15 +84,24 @@ class Grid:
         return {"all": np.zeros_like(panels), "row": rows, "col": cols, "none": panels}[share]
 
 
-def share_word(name: str, share: Any) -> str:
-    """One of ``all``, ``row``, ``col``, ``none`` for what see-rnn and matplotlib accept.
+def share_words(share_xy: Any) -> tuple[str, str]:
+    """Which panels share their x and their y axes, in matplotlib's words, for what see-rnn accepts.
 
     Raises:
-        ArgumentError: for anything else.
+        ArgumentError: for anything but booleans, ``all``, ``row``, ``col``, ``none``, or a pair of these.
+
+    Example:
+        >>> share_words(("col", 1)), share_words(False)
+        (('col', 'all'), ('none', 'none'))
     """
+    x, y = pair("share_xy", share_xy)
+    return _share_word(x), _share_word(y)
+
+
+def _share_word(share: Any) -> str:
     if isinstance(share, (str, bool, int, np.bool_, np.integer)) and share in _SHARES:
         return _SHARES[share]
-    raise one_of(name, share, [True, False, "all", "row", "col", "none"])
+    raise one_of("share_xy", share, [True, False, "all", "row", "col", "none"])
 
 
 def share_limits(limits: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -169,6 +186,18 @@ def fitting_ticks(
     return kept[:1]
 
 
+class NumberFormatter(Formatter):
+    """Tick labels by `number_texts`: no power of ten beside the axis, where the next panel is."""
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        """The label of one tick alone."""
+        return number_texts(np.array([value]))[0]
+
+    def format_ticks(self, values: Any) -> list[str]:
+        """The labels of all ticks."""
+        return number_texts(np.asarray(values))
+
+
 def number_texts(values: np.ndarray) -> list[str]:
     """Texts of evenly spaced numbers, with as many digits as tell them apart.
 
@@ -180,7 +209,7 @@ def number_texts(values: np.ndarray) -> list[str]:
     """
     size = np.abs(values).max(initial=0)
     step = np.abs(np.diff(values)).min(initial=size)
-    digits = 3 if step == 0 or size == 0 else int(np.clip(np.ceil(np.log10(size / step)) + 2, 3, 15))
+    digits = 5 if step == 0 or size == 0 else int(np.clip(np.ceil(np.log10(size / step)) + 2, 5, 15))
     # A value far below the step is what rounding left of zero.
     return [_short(0.0 if abs(value) < 1e-9 * step else value, digits) for value in values]
 

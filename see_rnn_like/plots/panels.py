@@ -27,9 +27,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.gridspec import GridSpec
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import ScalarFormatter
 from matplotlib.transforms import Affine2D
 
-from see_rnn_like.plots.grid import TICK_FONT, Grid, fitting_ticks
+from see_rnn_like.errors import ArgumentError
+from see_rnn_like.plots.grid import TICK_FONT, Grid, NumberFormatter, fitting_ticks
 
 #: Grids of up to this many panels are made of real axes from the start.
 REAL_AXES = 9
@@ -73,6 +75,11 @@ class View:
         points[..., 0] = (x - self.xlim[:, :1]) / np.diff(self.xlim, axis=1)
         points[..., 1] = (y - self.ylim[:, :1]) / np.diff(self.ylim, axis=1)
         return points
+
+    def at(self, i: int) -> View:
+        """The view of its i-th panel alone."""
+        one = slice(i, i + 1)
+        return View(self.panels[one], self.left[one], self.bottom[one], self.xlim[one], self.ylim[one])
 
     def placed(self, fractions: np.ndarray) -> np.ndarray:
         """Points ``(n, point, 2)`` in shares of their panel, moved to the canvas."""
@@ -135,41 +142,6 @@ class PanelStyle:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Room around and between the panels.
-
-    Attributes:
-        left: inches, as are the next three.
-        right: see `left`.
-        bottom: see `left`.
-        top: see `left`.
-        wspace: gap between columns as a share of a panel's width.
-        hspace: gap between rows as a share of a panel's height.
-    """
-
-    left: float
-    right: float
-    bottom: float
-    top: float
-    wspace: float
-    hspace: float
-
-    def apply(self, fig: Figure) -> None:
-        """Sets the figure's margins; never more than two thirds of it."""
-        width, height = fig.get_size_inches()
-        sideways = max(1.0, (self.left + self.right) / (width * 2 / 3))
-        upwards = max(1.0, (self.bottom + self.top) / (height * 2 / 3))
-        fig.subplots_adjust(
-            left=self.left / sideways / width,
-            right=1 - self.right / sideways / width,
-            bottom=self.bottom / upwards / height,
-            top=1 - self.top / upwards / height,
-            wspace=self.wspace,
-            hspace=self.hspace,
-        )
-
-
-@dataclass(frozen=True)
 class Panels:
     """All there is to know of a grid of panels.
 
@@ -177,8 +149,8 @@ class Panels:
         grid: their places.
         drawing: what is in them.
         style: how they look.
-        xlim: limits of the x axes ``(panel, 2)``, shared ones equal.
-        ylim: limits of the y axes ``(panel, 2)``, shared ones equal.
+        xlim: limits of the x axes ``(panel, 2)``, shared ones equal; NaN to leave them to matplotlib.
+        ylim: limits of the y axes, likewise.
         share: which panels share the x and the y axis, see `share_word`.
     """
 
@@ -195,17 +167,19 @@ class Panels:
         Returns:
             Axes ``(row, col)``; those of empty places are invisible.
         """
-        many = self.grid.count > REAL_AXES
+        many = self.grid.count > REAL_AXES and bool(
+            np.isfinite(self.xlim).all() and np.isfinite(self.ylim).all()
+        )
         share: dict[str, Any] = {} if many else {"sharex": self.share[0], "sharey": self.share[1]}
         axes = fig.subplots(self.grid.rows, self.grid.cols, squeeze=False, **share, **subplots)
         for panel, ax in enumerate(axes.flat):
             self.fill(ax, panel)
+            if panel < self.grid.count:
+                # Also where the place below is empty, which in matplotlib takes the labels with it.
+                below, beside = self.labelled(panel)
+                ax.tick_params(labelbottom=below, labelleft=beside)
             if many and panel < self.grid.count:
-                self.hide_inner_labels(ax, panel)
                 self.link(ax, panel, axes)
-            # An empty place below must not take the labels with it.
-            if panel + self.grid.cols >= self.grid.count and self.share[0] in ("all", "col"):
-                ax.tick_params(labelbottom=True)
         return axes
 
     def link(self, ax: Axes, panel: int, axes: np.ndarray) -> None:
@@ -219,18 +193,26 @@ class Panels:
             ax.callbacks.connect(f"{axis}lim_changed", functools.partial(_follow, axis, others))
 
     def outer(self, panel: int) -> tuple[bool, bool]:
-        """Whether a panel's x labels speak for its column, and its y labels for its row."""
-        rows, cols = self.grid.places(np.arange(self.grid.count))
-        column, row = np.flatnonzero(cols == cols[panel]), np.flatnonzero(rows == rows[panel])
-        return (
-            bool(panel == column[-1] and _all_equal(self.xlim[column])),
-            bool(panel == row[0] and _all_equal(self.ylim[row])),
-        )
+        """Whether a panel is the lowest of its column, and whether it is the first of its row."""
+        return panel + self.grid.cols >= self.grid.count, panel % self.grid.cols == 0
 
-    def hide_inner_labels(self, ax: Axes, panel: int) -> None:
-        """Leaves tick labels only where they speak for a column or row; others would run into neighbours."""
-        below, beside = self.outer(panel)
-        ax.tick_params(labelbottom=below, labelleft=beside)
+    def speaks(self, panel: int) -> tuple[bool, bool]:
+        """Whether the x labels of a panel are those of its whole column, and the y labels of its row."""
+        rows, cols = self.grid.places(np.arange(self.grid.count))
+        return _all_equal(self.xlim[cols == cols[panel]]), _all_equal(self.ylim[rows == rows[panel]])
+
+    def labelled(self, panel: int) -> tuple[bool, bool]:
+        """Whether the tick labels of a panel's x and y axis are needed."""
+        (lowest, first), (column, row) = self.outer(panel), self.speaks(panel)
+        return lowest or not column, first or not row
+
+    def own_labels(self) -> tuple[bool, bool]:
+        """Whether there are x and y tick labels between the panels."""
+        inner = [self.speaks(panel) for panel in range(self.grid.count)]
+        x, y = self.style.ticks
+        return bool(x) and not all(column for column, _ in inner), bool(y) and not all(
+            row for _, row in inner
+        )
 
     def draw_sleeping(self, fig: Figure) -> np.ndarray:
         """Draws every panel on one canvas.
@@ -250,9 +232,38 @@ class Panels:
             ax.set_visible(False)
             return
         self.drawing.draw(ax, panel)
-        ax.set_xlim(*self.xlim[panel])
-        ax.set_ylim(*self.ylim[panel])
+        if np.isfinite(self.xlim[panel]).all():
+            ax.set_xlim(*self.xlim[panel])
+        if np.isfinite(self.ylim[panel]).all():
+            ax.set_ylim(*self.ylim[panel])
         self.style.apply(ax, panel, annotation_size(ax.get_window_extent().height * 72 / ax.figure.dpi))
+
+
+def panel_texts(annotations: Any, count: int) -> tuple[str, ...]:
+    """Texts of the first panels: their index for ``"auto"``, those given, or none.
+
+    Raises:
+        ArgumentError: for another text than ``"auto"``.
+
+    Example:
+        >>> panel_texts("auto", 3), panel_texts(["a"], 3), panel_texts(None, 3)
+        (('0', '1', '2'), ('a',), ())
+    """
+    if isinstance(annotations, str) and annotations != "auto":
+        raise ArgumentError(
+            f"annotations is 'auto', None or a list of texts, one per panel; got {annotations!r}"
+        )
+    texts = range(count) if isinstance(annotations, str) else annotations
+    return () if texts is None else tuple(str(text) for text in texts)
+
+
+def small_labels(ax: Axes) -> None:
+    """Tick labels that need little room, as a canvas has them."""
+    ax.tick_params(labelsize=TICK_FONT)
+    for axis in (ax.xaxis, ax.yaxis):
+        # Ticks that were taken away have a formatter of their own.
+        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            axis.set_major_formatter(NumberFormatter())
 
 
 def annotation_size(height: float) -> float:
@@ -402,7 +413,7 @@ class _Canvas(Axes):
         )
         ticks: tuple[list[tuple[float, str]], ...] = ([], [])
         for panel in np.flatnonzero(self._asleep).tolist():
-            below, beside = panels.outer(panel)
+            below, beside = self._edge_labels(panel)
             if below and panels.style.ticks[0] and cols[panel] % steps[0] == 0:
                 start = cols[panel] * (1 + wspace)
                 found = fitting_ticks(*panels.xlim[panel], points=width, slack=slack[0], tall=False)
@@ -413,6 +424,11 @@ class _Canvas(Axes):
                 ticks[1].extend((start + place, text) for place, text in found)
         self.set_xticks([place for place, _ in ticks[0]], [text for _, text in ticks[0]], fontsize=TICK_FONT)
         self.set_yticks([place for place, _ in ticks[1]], [text for _, text in ticks[1]], fontsize=TICK_FONT)
+
+    def _edge_labels(self, panel: int) -> tuple[bool, bool]:
+        """Whether a panel has x and y labels: only on the edges of the grid, where they are true of all."""
+        (lowest, first), (column, row) = self._panels.outer(panel), self._panels.speaks(panel)
+        return lowest and column, first and row
 
     def _wake(self, panel: int, ax: Axes) -> None:
         """Makes a sleeping axes real, in its place."""
@@ -425,10 +441,9 @@ class _Canvas(Axes):
         self._panels.fill(ax, panel)
         if panel < self._panels.grid.count:
             self._asleep[panel] = False
-            below, beside = self._panels.outer(panel)
-            ax.tick_params(
-                labelsize=TICK_FONT, bottom=below, left=beside, labelbottom=below, labelleft=beside
-            )
+            below, beside = self._edge_labels(panel)
+            ax.tick_params(bottom=below, left=beside, labelbottom=below, labelleft=beside)
+            small_labels(ax)
             self._panels.link(ax, panel, self.sleeping)
         self.stale = True
 

@@ -14,13 +14,12 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from see_rnn_like.errors import one_of
-from see_rnn_like.plots.drawings import color_limits
+from see_rnn_like.plots.colors import bad_visible, color_limits
 from see_rnn_like.plots.figure import (
     Configs,
     Savepath,
     Styles,
     add_title,
-    bad_visible,
     merge_styles,
     new_figure,
     nonfinite_note,
