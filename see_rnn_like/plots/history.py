@@ -31,7 +31,7 @@ def plot_norms(
     run: History,
     keys: str | TensorKey | Iterable[str | TensorKey] | None = None,
     *,
-    kinds: Sequence[str] | None = None,
+    kinds: str | Sequence[str] | None = None,
     per_gate: bool = True,
     rms: bool = False,
     columns: int = 4,
@@ -160,7 +160,7 @@ def plot_histograms(
     info = run.info(key)
     table = _with_histogram(run.stats(info.key), info.key)
     if gate is not None and gate not in info.gates:
-        raise one_of(f"gate of '{info.key}'", gate, info.gates)
+        raise one_of(f"gate of '{info.key}'", gate, info.gates or [None])
     gates: list[str | None] = [gate] if gate is not None else list(info.gates) or [None]
     figure, axes = _stacked_axes(len(gates), ax, fig, str(info.key))
     parts = [table if name is None else table.sel(gate=name) for name in gates]
@@ -186,8 +186,9 @@ def _title_distribution(ax: Axes, part: xr.Dataset, key: str | None, gate: str |
 
 
 def _selected(
-    run: History, keys: str | TensorKey | Iterable[str | TensorKey] | None, kinds: Sequence[str] | None
+    run: History, keys: str | TensorKey | Iterable[str | TensorKey] | None, kinds: str | Sequence[str] | None
 ) -> list[TensorKey]:
+    kinds = [kinds] if isinstance(kinds, str) else kinds
     for kind in kinds or ():
         if kind not in KINDS:
             raise one_of("kinds", kind, KINDS)
@@ -195,7 +196,7 @@ def _selected(
         chosen = [key for key in run.infos() if key.layer]
     else:
         chosen = [run.info(key).key for key in ([keys] if isinstance(keys, (str, TensorKey)) else keys)]
-    chosen = [key for key in chosen if kinds is None or key.kind in kinds]
+    chosen = [key for key in dict.fromkeys(chosen) if kinds is None or key.kind in kinds]
     # Backward passes come in reverse; the order of the run as a whole keeps the panels of a kind in line.
     roles = list(dict.fromkeys(key.role for key in run.infos()))
     owners = _owners(run)
