@@ -6,6 +6,7 @@ changes nothing of the model. `extract` says what to fetch and names what comes 
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import inspect
 import weakref
@@ -324,8 +325,9 @@ def _loss(model: Any, request: _Request, x: Any, y: Any, y_pred: Any, sample_wei
     another = type(compiled)(
         compiled._user_loss, compiled._user_loss_weights, compiled.reduction, compiled.output_names
     )
-    with tf.init_scope():
-        another.build(y, y_pred)
+    # Its metrics are variables, which a traced function may not make; a thread of its own is not in the trace.
+    with concurrent.futures.ThreadPoolExecutor(1) as outside:
+        outside.submit(another.build, y, y_pred).result()
     request.kept.append(another.variables)
     with replaced(model, "_compile_loss", another):
         return model.compute_loss(**arguments)
