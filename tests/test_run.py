@@ -1,7 +1,9 @@
 """What a person holds: a run that reads, describes itself, exports, and loads no training library."""
 
+import ast
 import html.parser
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -250,3 +252,23 @@ def test_report_hands_the_run_and_the_path_to_the_report_writer(history, tmp_pat
     run = Run(history)
     assert run.report(tmp_path / "report.html") == tmp_path / "report.html"
     assert asked == [(run, tmp_path / "report.html")]
+
+
+# ---- the documentation ---------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_documentation_work_and_give_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "runs.md").read_text(encoding="utf-8")
+    skipped, *parts = re.split(r"<!-- not run: .*? -->\n```python\n.*?```\n", text, flags=re.DOTALL)
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", skipped + "".join(parts), flags=re.DOTALL)
+    assert len(blocks) == 6
+    told = 0
+    for block in blocks:
+        exec(compile(block, "docs/runs.md", "exec"), names)
+        for code, result in re.findall(r"^([^#\n]+?) +# (\[.*?\])(?::.*)?$", block, flags=re.MULTILINE):
+            assert eval(code, names) == ast.literal_eval(result), code
+            told += 1
+    assert told == 3
+    assert names["rescued"].steps == [0, 50, 100, 150]

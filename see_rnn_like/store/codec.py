@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import zlib
@@ -90,17 +91,24 @@ def unpack(packed: Packed, label: str) -> np.ndarray:
         raise ValueError(f"{dtype!r} is not a type of numbers")
     if not isinstance(data, bytes):
         raise ValueError(f"the numbers must be bytes, not {type(data).__name__}")
-    shape = from_json(shape_text)
-    if not is_shape(shape):
-        raise ValueError(f"{shape_text} is not a shape")
+    shape = _shape(shape_text)
     stored = np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
     expected = math.prod(shape) * stored.itemsize
     if expected != len(data):
-        raise ValueError(f"{len(data)} bytes where shape {shape} of {dtype} needs {expected}")
+        raise ValueError(f"{len(data)} bytes where shape {shape_text} of {dtype} needs {expected}")
     if crc != _checksum(label, dtype, shape_text, data):
         raise ValueError("the checksum does not match")
     array = np.frombuffer(data, stored).reshape(shape)
     return _widened(array) if dtype == "bfloat16" else array
+
+
+@functools.lru_cache(maxsize=256)
+def _shape(text: str) -> tuple[int, ...]:
+    # A run has few different shapes, each thousands of times.
+    shape = from_json(text)
+    if not is_shape(shape):
+        raise ValueError(f"{text:.100} is not a shape")
+    return tuple(shape)
 
 
 def is_shape(value: object) -> bool:
@@ -143,7 +151,7 @@ def from_json(text: object) -> Any:
     if not isinstance(text, str) or len(text) > MAX_JSON:
         raise ValueError(f"not JSON text of at most {MAX_JSON} characters")
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
 
@@ -170,6 +178,9 @@ def _number(value: object) -> float:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not strict JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _plain(value: Any, what: str) -> Any:
