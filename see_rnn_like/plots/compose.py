@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from see_rnn_like.plots.canvas import draw_sleeping
 from see_rnn_like.plots.figure import Styles, add_title, new_figure
 from see_rnn_like.plots.panels import REAL_AXES, Panels, small_labels
 
@@ -57,7 +58,7 @@ def compose(panels: Panels, page: Page, plain: bool) -> tuple[Figure, np.ndarray
         plain: whether the panels are styled with nothing that a canvas could not do.
 
     Returns:
-        The figure and the axes ``(row, col)``; sleeping ones if there are many, see `panels`.
+        The figure and the axes ``(row, col)``; sleeping ones if there are many, see `canvas`.
     """
     subplot = dict(page.styles["subplot"])
     many = panels.grid.count > REAL_AXES
@@ -69,7 +70,7 @@ def compose(panels: Panels, page: Page, plain: bool) -> tuple[Figure, np.ndarray
         fig.subplots_adjust(**(_margins(fig, panels, page) | gaps | page.styles["tight"]))
     else:
         fig.set_layout_engine("constrained")
-    axes = panels.draw_sleeping(fig) if asleep else panels.draw_real(fig, **subplot)
+    axes = draw_sleeping(fig, panels) if asleep else panels.draw_real(fig, **subplot)
     for ax in axes.flat if fixed and not asleep else ():
         small_labels(ax)
     add_title(fig, page.title, page.styles["title"])

@@ -138,7 +138,7 @@ def features_1D(
 
     NaN and Inf leave a gap, get a mark on the bottom edge of the panel, and are counted in the title.
     Large grids are drawn on one axes; every panel handed out becomes a real one when it is used, see
-    `see_rnn_like.plots.panels`.
+    `see_rnn_like.plots.canvas`.
 
     Args:
         data: ``(samples, timesteps, channels)``, or ``(timesteps, channels)`` for one sample.
@@ -235,7 +235,7 @@ def features_2D(
 
     NaN and Inf are drawn in a colour of their own and counted in the title; colour limits come from the
     finite values. Large grids are drawn on one axes; every panel handed out becomes a real one when it is
-    used, see `see_rnn_like.plots.panels`.
+    used, see `see_rnn_like.plots.canvas`.
 
     Args:
         data: ``(samples, timesteps, channels)``, or ``(timesteps, channels)`` for one sample.

@@ -77,7 +77,7 @@ def features_hist(
 
     NaN and Inf are left out, written in red on the panel and counted in the title. Large grids are drawn
     on one axes; every panel handed out becomes a real one when it is used, see
-    `see_rnn_like.plots.panels`.
+    `see_rnn_like.plots.canvas`.
 
     Args:
         data: ``(samples, ...)``, or a list of arrays of any shapes; ``(values,)`` for one panel.
