@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from see_rnn_like.errors import ArgumentError
 from see_rnn_like.plots.grid import TICK_FONT, Grid, NumberFormatter
@@ -232,6 +232,8 @@ def small_labels(ax: Axes) -> None:
         # Ticks that were taken away have a formatter of their own.
         if isinstance(axis.get_major_formatter(), ScalarFormatter):
             axis.set_major_formatter(NumberFormatter())
+            # A label at the end of an axis would run into one of the next panel.
+            axis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], prune="both"))
 
 
 def annotation_size(height: float) -> float:

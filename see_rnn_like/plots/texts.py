@@ -10,7 +10,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
-from matplotlib.transforms import Affine2D, Transform
+from matplotlib.transforms import Affine2D, Bbox, Transform
 
 #: Height of a capital letter or digit of matplotlib's default font, as a share of the font size.
 _CAP_HEIGHT = 0.73
@@ -65,6 +65,15 @@ class Labels(PathCollection):
         # Shapes are in points.
         self.set_transform(Affine2D().scale(dpi / 72))
         self.texts = tuple(texts)
+        self._anchors = np.asarray(anchors, dtype=float)
+        self._anchored = transform
+        corners = {text: shape.get_extents().extents for text, shape in shapes.items()}
+        self._corners = np.array([corners[text] for text in texts]).reshape(-1, 2, 2) * dpi / 72
+
+    def get_window_extent(self, renderer: Any = None) -> Bbox:
+        """The box around all texts in pixels, for layouts and for saving with ``bbox_inches="tight"``."""
+        places = self._anchored.transform(self._anchors)[:, None] + self._corners
+        return Bbox([places[:, 0].min(axis=0), places[:, 1].max(axis=0)])
 
 
 def _shape(text: str, font: FontProperties, ha: str, va: str, shift: tuple[float, float]) -> Path:
