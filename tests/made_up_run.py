@@ -51,6 +51,7 @@ def lstm_run(
     seed: int = 0,
     meta: dict | None = None,
     bidirectional: bool = False,
+    roles: Sequence[str] = ("kernel", "recurrent_kernel", "bias"),
 ) -> SQLiteHistory:
     """LSTM layers and a Dense one: weights drift, updates and gradients shrink, outputs grow."""
     rng = np.random.default_rng(seed)
@@ -64,6 +65,7 @@ def lstm_run(
                 weights[f"{layer}/{direction}/{role}"] = rng.uniform(-0.2, 0.2, shape) * (role != "bias")
     weights["dense/kernel"] = rng.uniform(-0.3, 0.3, (units, 10))
     weights["dense/bias"] = np.zeros(10)
+    weights = {name: array for name, array in weights.items() if name.rpartition("/")[2] in roles}
     gated = {name: LSTM_GATES if "/forward/" in name or "/backward/" in name else () for name in weights}
     kinds = ("weight", "update", "gradient")
     run.declare([tensor_info(f"{n}:{k}", w.shape, gated[n]) for k in kinds for n, w in weights.items()])

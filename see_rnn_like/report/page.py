@@ -29,6 +29,8 @@ from see_rnn_like.report.svg import theme
 STATISTICS = ("norm", "mean", "std", "min", "max", "zeros", "nan", "inf")
 
 _LOSS = TensorKey("", None, "loss", "value")
+#: What a layer's entry in the meta data has, and what is shown of it if it is missing.
+_MODEL_LAYER = {"path": "", "class": "", "output_shape": "", "parameters": "", "trainable": None}
 _KIND_HEADINGS = {"weight": "Weights", "update": "Updates", "gradient": "Gradients", "value": "Outputs"}
 
 
@@ -83,7 +85,7 @@ class Page:
     overview: list[tuple[str, Picture]]
     ratio: Picture | None
     layers: list[Layer]
-    model_layers: list[Mapping[str, Any]]
+    model_layers: list[dict[str, Any]]
     optimizer: list[tuple[str, str]]
     summary: str
     version: str
@@ -139,7 +141,7 @@ def build_page(run: History) -> Page:
         overview=_overview(run, kept),
         ratio=_ratio(run, kept),
         layers=[_layer(run, kept, name, f"layer-{n}", known.get(name, {})) for n, name in enumerate(layers)],
-        model_layers=list(known.values()),
+        model_layers=[_MODEL_LAYER | layer for layer in known.values()],
         optimizer=[(name, str(value)) for name, value in (meta.get("optimizer") or {}).items()],
         summary=str(model.get("summary") or ""),
         version=f" {meta['package_version']}" if meta.get("package_version") else "",

@@ -105,9 +105,13 @@ def heatmap_picture(run: History, infos: Sequence[TensorInfo], step: int) -> Pic
         (fig,), _ = rnn_heatmap(None, None, data=weights, configs=_HEATMAP)
         # The plotter opens its figures for people to see; this one is for the page.
         plt.close(fig)
-        return Picture(
-            to_svg(fig, f"Heatmap of {names} at step {step}."), f"weights at step {step}", wide=True
-        )
+        for line in (line for ax in fig.axes for line in ax.lines):
+            # Between gates; as a part of the image they stay dark on its pale colours in the dark theme.
+            line.set_rasterized(True)
+        caption = f"weights before the update of step {step}"
+        if infos[0].key.direction:
+            caption = f"{infos[0].key.direction} {caption}"
+        return Picture(to_svg(fig, f"Heatmap of {names}: {caption}."), caption, wide=True)
 
 
 _HEATMAP: dict[str, dict[str, object]] = {

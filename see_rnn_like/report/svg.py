@@ -75,9 +75,19 @@ def to_svg(fig: Figure, alt: str) -> Markup:
         _localise(element)
     root.attrib.pop("width", None)
     root.attrib.pop("height", None)
-    root.attrib |= {"role": "img", "aria-label": alt}
+    root.attrib |= {"role": "img", "aria-label": visible(alt)}
     # ElementTree escapes all text and attributes, so what it writes is safe to insert.
     return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def visible(text: object) -> str:
+    r"""Text in which control characters and marks that turn the direction of writing are replaced.
+
+    Example:
+        >>> visible("a\x07b")
+        'a�b'
+    """
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in str(text))
 
 
 def theme(pictures: list[Markup]) -> list[tuple[str, str, str]]:
@@ -126,7 +136,7 @@ def _localise(element: ElementTree.Element) -> None:
     element.tag = element.tag.rpartition("}")[2]
     for name in list(element.attrib):
         element.attrib[name.rpartition("}")[2]] = element.attrib.pop(name)
-    if re.fullmatch(r"\w+_\d+", element.get("id", "")):
-        del element.attrib["id"]
+    if element.tag == "image" or re.fullmatch(r"[\w.]+_\d+", element.get("id", "")):
+        element.attrib.pop("id", None)
     if "style" in element.attrib and element.tag != "image":
         element.set("style", _COLOUR.sub(lambda m: f"var(--c-{m[0][1:]})", element.get("style", "")))

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from see_rnn_like.errors import ArgumentError, StoreError
 from see_rnn_like.history import History
 from see_rnn_like.report.page import build_page
+from see_rnn_like.report.svg import visible
 
 
 def write_report(run: History, path: str | os.PathLike[str]) -> Path:
@@ -54,7 +55,7 @@ def render(run: History) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("see_rnn_like", "report"),
         autoescape=True,
-        finalize=_visible,
+        finalize=_finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -62,11 +63,8 @@ def render(run: History) -> str:
     return environment.get_template("report.html").render(page=build_page(run))
 
 
-def _visible(value: Any) -> str:
-    """Text in which control characters and marks that turn the direction of writing are replaced."""
-    if isinstance(value, Markup):
-        return value
-    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in str(value))
+def _finalize(value: Any) -> str:
+    return value if isinstance(value, Markup) else visible(value)
 
 
 def _replace(target: Path, text: str) -> None:
