@@ -135,6 +135,12 @@ def has_screen() -> bool:
     return sys.platform in ("win32", "darwin") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ))
 
 
+def show(report: Path) -> None:
+    """Opens the report in the browser, or says why not."""
+    if not has_screen() or not webbrowser.open(report.resolve().as_uri()):
+        print("--show: no screen or no browser here; the report is one file, open it on any other machine")
+
+
 # %% Options: from the command line if this runs as a script. In a notebook, change Options() here.
 is_script = Path(sys.argv[0]).name == "sandbox.py"
 options = read_options(sys.argv[1:]) if is_script else Options()
@@ -209,17 +215,22 @@ print(f"  {verdict} a guess without a network ({task.baseline_name}): {task.base
 for event in monitor.run.events:
     print(f"event at step {event.step}: {event.message}")
 
-# %% Inside: which gate is most often shut (< 0.1) or wide open (> 0.9)?
+# %% Inside: which gate is most often stuck at an end of its range?
 inside = trace(model, layer.name, task.validation[0][:64])
 shares = gate_saturation(inside)
-both = (shares.left + shares.right).mean("unit")
-gate = str(both.idxmax("gate").values)
-closed, opened = (float(shares[side].sel(gate=gate).mean()) for side in ("left", "right"))
-print(f"most saturated gate: {gate} of {layer.name} ({closed:.0%} below 0.1, {opened:.0%} above 0.9)")
+stuck = (shares.left + shares.right).mean("unit")
+most = stuck.isel(stuck.argmax(stuck.dims))
+worst = {dim: str(most[dim].values) for dim in stuck.dims}
+left, right = (float(side.sel(worst).mean()) for side in (shares.left, shares.right))
+low = 0.1 if worst["gate"] in inside.gating else -0.9  # a candidate such as LSTM's "cell" goes from -1 to 1
+if left + right == 0:
+    print(f"no gate of {layer.name} is saturated")
+else:
+    print(f"most saturated gate: {' '.join(worst.values())} of {layer.name}")
+    print(f"  {left:.0%} of its values below {low}, {right:.0%} above 0.9")
 
 # %% Where everything lies
-report = (out / "report.html").resolve()
 print(f"report:   {out / 'report.html'}")
 print(f"run file: {out / 'run.sqlite'}  (see_rnn_like.Run.open reads it)")
-if options.show and not (has_screen() and webbrowser.open(report.as_uri())):
-    print("--show: there is no screen or browser here; open the report on another machine, it is one file")
+if options.show:
+    show(out / "report.html")

@@ -1,6 +1,9 @@
 """The README: its commands, its example and its links are what a newcomer will try first."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,13 +22,13 @@ def test_commands_stand_on_lines_of_their_own(command):
     assert command in README.splitlines()
 
 
-def test_examples_run_as_they_stand(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    for example in EXAMPLES:
-        exec(example, names)
+def test_examples_run_as_they_stand(tmp_path):
+    code = "\n".join(EXAMPLES)
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
     assert len([line for line in EXAMPLES[0].splitlines() if line]) == 8
-    assert Run.open("run.sqlite").steps[:3] == [0, 10, 20]
+    assert Run.open(tmp_path / "run.sqlite").steps[:3] == [0, 10, 20]
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
