@@ -1,4 +1,4 @@
-"""Pictures of the tensors of a whole run: norms, update ratios, distributions over training steps.
+"""Pictures of a whole run: norms, update ratios and distributions; loss and events from `timeline`.
 
 Every function takes a `History` (a live run or one read from a file) and returns ``(figure, axes)``.
 None of them shows or saves anything.
@@ -21,6 +21,9 @@ from see_rnn_like.labels import KINDS, TensorKey
 from see_rnn_like.plots.curves import Curve, draw_panels, fit_height
 from see_rnn_like.plots.distribution import count_norm, draw_distribution, value_axis
 from see_rnn_like.plots.steps import BAD, bad_text, literal
+from see_rnn_like.plots.timeline import plot_events, plot_loss
+
+__all__ = ["plot_events", "plot_histograms", "plot_loss", "plot_norms", "plot_update_ratio"]
 
 #: A healthy size of one update relative to the weights, "somewhere around 1e-3":
 #: CS231n, "Neural Networks Part 3", section "Ratio of weights:updates".
