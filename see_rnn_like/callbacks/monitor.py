@@ -39,6 +39,11 @@ from see_rnn_like.store import SQLiteHistory
 
 ON_NAN = ("warn", "stop", "raise")
 
+_TWO_INSTRUMENTS = (
+    "another callback has put its own function in the place of the train function at this step; use one "
+    "RNNMonitor per fit (schedules combine with |, layers and capture take several)"
+)
+
 _log = logging.getLogger("see_rnn_like")
 
 
@@ -155,7 +160,11 @@ class RNNMonitor(keras.callbacks.Callback):
             return
         first = self._first_step + batch
         due = [self.every(first + k) for k in range(self.model.steps_per_execution)]
-        if any(due):
+        if not any(due):
+            return
+        if self.model.train_function is not self._native:
+            self._switch_off(CaptureError(_TWO_INSTRUMENTS))
+        else:
             self._stand_in = functools.partial(self._train_and_record, self._step, self._native, due)
             self.model.train_function = self._stand_in
 

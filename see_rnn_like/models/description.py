@@ -56,7 +56,7 @@ def describe_machine() -> dict[str, Any]:
 def seed_states(model: Any) -> dict[str, list[int]]:
     """Path and state of every seed generator of the model: what is needed to draw its numbers again."""
     return {
-        v.path: [int(n) for n in np.ravel(keras.ops.convert_to_numpy(v))]
+        v.path: [int(n) for n in np.ravel(v.numpy())]
         for v in model.variables
         if v.name == "seed_generator_state"
     }

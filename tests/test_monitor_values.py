@@ -1,0 +1,334 @@
+"""P2, P4, P5: what is recorded is what happened, at the step it is tagged with."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from networks import RNNS, data, network
+
+from see_rnn_like import RNNMonitor, at, first, stats
+from see_rnn_like.cells import cell_spec
+from see_rnn_like.history import History
+
+
+class Diary(keras.callbacks.Callback):
+    """An independent record: all weights around every step, taken by Keras's own hooks."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.before.append([v.numpy() for v in self.model.weights])
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.after.append([v.numpy() for v in self.model.weights])
+
+
+def batches(x, y, size, epochs):
+    for _ in range(epochs):
+        for start in range(0, len(x), size):
+            yield x[start : start + size], y[start : start + size]
+
+
+def as_recorded(cell, role, array):
+    return cell_spec(cell).split(role, array).values
+
+
+def first_cell(model):
+    return model.layers[0].cell
+
+
+HOWS = {"graph": {"jit_compile": False}, "xla": {"jit_compile": True}, "eager": {"run_eagerly": True}}
+
+
+@pytest.fixture(scope="module", params=HOWS)
+def recorded(request):
+    """A fit of two epochs without shuffling, recorded in full at every step, and the diary of it."""
+    model = network("lstm", bidirectional=True, **HOWS[request.param])
+    monitor, diary = RNNMonitor(every=1, level="full"), Diary()
+    x, y = data()
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0, shuffle=False, callbacks=[monitor, diary])
+    return model, monitor.run, diary, list(batches(x, y, 16, 2))
+
+
+def test_step_tags_are_those_of_the_optimizer(recorded):
+    model, run, *_ = recorded
+    assert run.steps == [0, 1, 2, 3, 4, 5]
+    assert int(model.optimizer.iterations.numpy()) == 6
+    assert list(run.logs()["epoch"].values) == [0, 0, 0, 1, 1, 1]
+
+
+def test_weights_are_those_before_and_updates_those_after_minus_before(recorded):
+    model, run, diary, _ = recorded
+    for step, (before, after) in enumerate(zip(diary.before, diary.after, strict=True)):
+        for variable, old, new in zip(model.weights, before, after, strict=True):
+            key = key_of(model, variable)
+            shape = run[f"{key}:weight"].shape[1:]
+            np.testing.assert_array_equal(run[f"{key}:weight"].sel(step=step), old.reshape(shape))
+            np.testing.assert_array_equal(run[f"{key}:update"].sel(step=step), (new - old).reshape(shape))
+
+
+def key_of(model, variable):
+    """layer/direction/role of a variable, worked out from the objects."""
+    one, both, head = model.layers
+    owners = {
+        "first/forward": one.cell,
+        "both/forward": both.forward_layer.cell,
+        "both/backward": both.backward_layer.cell,
+        "head": head,
+    }
+    for name, owner in owners.items():
+        for role in ("kernel", "recurrent_kernel", "bias"):
+            if getattr(owner, role, None) is variable:
+                return f"{name}/{role}"
+    raise AssertionError(variable.path)
+
+
+def test_gradients_of_weights_and_outputs_equal_a_gradient_tape(recorded):
+    model, run, diary, fed = recorded
+    now = [v.numpy() for v in model.weights]
+    for step, (x, y) in enumerate(fed):
+        for variable, value in zip(model.weights, diary.before[step], strict=True):
+            variable.assign(value)
+        with tf.GradientTape() as tape:
+            sequence = model.layers[0](x)
+            tape.watch(sequence)
+            merged = model.layers[1](sequence)
+            prediction = model.layers[2](merged)
+            loss = keras.ops.mean((prediction - y) ** 2)
+        found = tape.gradient(loss, [sequence, merged, prediction, *model.trainable_variables])
+        outputs = {"first/forward/output": sequence, "both/output": merged, "head/output": prediction}
+        size = {"sample": slice(len(x))}
+        for gradient, (name, value) in zip(found[:3], outputs.items(), strict=True):
+            close(run[f"{name}:gradient"].sel(step=step)[size], gradient)
+            close(run[f"{name}:value"].sel(step=step)[size], value)
+        for variable, gradient in zip(model.trainable_variables, found[3:], strict=True):
+            close(run[f"{key_of(model, variable)}:gradient"].sel(step=step), gradient)
+        close(run["loss:value"].sel(step=step), loss)
+    for variable, value in zip(model.weights, now, strict=True):
+        variable.assign(value)
+
+
+def close(recorded, expected):
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(
+        recorded.values.reshape(expected.shape), expected, rtol=1e-4, atol=1e-6 * max(1, abs(expected).max())
+    )
+
+
+def test_inner_layers_of_a_bidirectional_are_recorded_in_input_order():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 3)),
+            layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1),
+        ]
+    )
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1, level="full")
+    model.fit(*data(), batch_size=40, verbose=0, callbacks=[monitor])
+    merged = monitor.run["both/output:value"].values
+    np.testing.assert_array_equal(monitor.run["both/forward/output:value"], merged[..., :4])
+    np.testing.assert_array_equal(monitor.run["both/backward/output:value"], merged[..., 4:])
+    assert monitor.run["both/backward/output:value"].attrs["time_order"] == "input"
+
+
+@pytest.mark.parametrize("kind", RNNS)
+def test_weights_are_split_into_the_gates_of_the_cell(kind):
+    model = network(kind)
+    monitor = RNNMonitor(every=1, level="full", layers="first")
+    kernels = {
+        role: getattr(first_cell(model), role).numpy() for role in ("kernel", "recurrent_kernel", "bias")
+    }
+    model.fit(*data(), batch_size=40, verbose=0, callbacks=[monitor])
+    for role, array in kernels.items():
+        recorded = monitor.run[f"first/forward/{role}:weight"].isel(step=0)
+        expected = cell_spec(first_cell(model)).split(role, array)
+        assert recorded.dims == expected.dims
+        assert list(recorded.gate.values) == list(expected.gate.values)
+        np.testing.assert_array_equal(recorded, expected)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_statistics_of_the_graph_equal_those_of_the_values(jit):
+    """`level="stats"` and NumPy on the values of `level="full"` of the same fit."""
+    runs = {}
+    for level in ("stats", "full"):
+        model = network("gru", bidirectional=True, batchnorm=True, jit_compile=jit)
+        monitor = RNNMonitor(every=2, level=level)
+        model.fit(*data(), batch_size=16, epochs=2, verbose=0, callbacks=[monitor])
+        runs[level] = monitor.run
+    assert list(map(str, runs["stats"].keys())) == list(map(str, runs["full"].keys()))
+    for key in map(str, runs["stats"].keys()):
+        found = runs["stats"].stats(key)
+        for step, array in values_by_step(runs["full"], key):
+            axis = array.dims.index("gate") if "gate" in array.dims else None
+            lead = ("gate",)
+            expected = stats.describe(stats.moments(array.values, axis), lead)
+            for name in expected:
+                one = found[name].sel(step=step).values
+                np.testing.assert_allclose(
+                    one.reshape(-1), expected[name], rtol=1e-6, atol=1e-9, err_msg=f"{key} {name}"
+                )
+            histogram = found["histogram"].sel(step=step).values.reshape(-1, stats.BINS)
+            np.testing.assert_array_equal(histogram, stats.histogram(array.values, axis))
+
+
+def values_by_step(run: History, key: str):
+    whole = run[key]
+    for step in run.steps:
+        array = whole.sel(step=step)
+        # The last batch is smaller: what lies behind its end is padding.
+        if "sample_size" in whole.coords:
+            array = array.isel(sample=slice(int(whole["sample_size"].sel(step=step))))
+        yield step, array
+
+
+def test_steps_go_on_over_epochs_and_a_second_fit():
+    model, diary = network("lstm"), Diary()
+    monitor = RNNMonitor(every=4, level="full")
+    x, y = data()
+    model.fit(x, y, batch_size=16, epochs=2, verbose=0, callbacks=[monitor, diary])
+    model.fit(x, y, batch_size=16, epochs=3, initial_epoch=2, verbose=0, callbacks=[monitor, diary])
+    assert monitor.run.steps == [0, 4, 8]
+    assert list(monitor.run.logs()["epoch"].values) == [0, 1, 2]
+    kernel = monitor.run["first/forward/kernel:weight"]
+    for step in monitor.run.steps:
+        np.testing.assert_array_equal(kernel.sel(step=step).values.reshape(3, -1), diary.before[step][0])
+    assert [fit["first_step"] for fit in monitor.run.meta["fits"]] == [0, 6]
+
+
+def test_a_model_trained_before_is_tagged_with_its_own_steps():
+    model = network("lstm")
+    model.fit(*data(), batch_size=16, verbose=0)
+    monitor = RNNMonitor(every=2)
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    assert monitor.run.steps == [4]
+
+
+def test_a_recompiled_model_goes_on_after_the_steps_of_the_run():
+    model, monitor = network("lstm"), RNNMonitor(every=1)
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    model.compile("sgd", "mse")
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    assert monitor.run.steps == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("schedule", [first(2) | at([4]), at([0, 1, 4])])
+def test_a_schedule_decides(schedule):
+    model, monitor = network("lstm"), RNNMonitor(every=schedule)
+    model.fit(*data(), batch_size=16, epochs=2, verbose=0, callbacks=[monitor])
+    assert monitor.run.steps == [0, 1, 4]
+
+
+def test_steps_that_are_not_due_run_the_train_function_of_keras():
+    used = []
+
+    class Spy(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.native = self.model.train_function
+
+        def on_train_batch_begin(self, batch, logs=None):
+            used.append(self.model.train_function is self.native)
+
+    model = network("lstm")
+    model.fit(*data(), batch_size=8, verbose=0, callbacks=[RNNMonitor(every=3), Spy()])
+    assert used == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("clip", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_gradients_are_those_before_clipping_and_say_so(clip):
+    model = network("lstm", optimizer=keras.optimizers.SGD(0.1, **{clip: 1e-3}))
+    monitor = RNNMonitor(every=1, level="full")
+    plain = RNNMonitor(every=1, level="full")
+    model.fit(*data(), batch_size=40, verbose=0, callbacks=[monitor])
+    network("lstm", optimizer=keras.optimizers.SGD(0.1)).fit(
+        *data(), batch_size=40, verbose=0, callbacks=[plain]
+    )
+    key = "first/forward/kernel:gradient"
+    np.testing.assert_array_equal(monitor.run[key], plain.run[key])
+    assert clip in monitor.run[key].attrs["clipping"]
+    assert (
+        abs(monitor.run["first/forward/kernel:update"]).max()
+        < abs(plain.run["first/forward/kernel:update"]).max()
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_values_under_mixed_precision_have_the_loss_scale_divided_out(policy):
+    runs = {}
+    for dtype in ("float32", policy):
+        keras.utils.set_random_seed(1)
+        rnn = layers.LSTM(4, name="first", dtype=dtype)
+        model = keras.Sequential([keras.Input((6, 3)), rnn, layers.Dense(1, dtype=dtype, name="head")])
+        model.compile("sgd", "mse")
+        if dtype == "mixed_float16":
+            model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01)), "mse")
+        monitor = RNNMonitor(every=1, level="full")
+        model.fit(*data(), batch_size=40, verbose=0, callbacks=[monitor])
+        runs[dtype] = monitor.run
+    for key in ("first/forward/kernel:gradient", "head/kernel:gradient", "first/forward/output:gradient"):
+        exact, mixed = (runs[d][key].values.astype("float64") for d in ("float32", policy))
+        np.testing.assert_allclose(mixed, exact, atol=0.05 * abs(exact).max())
+        if policy == "mixed_float16":
+            assert runs[policy][key].attrs["loss_scale"] == "divided out"
+
+
+def test_a_layer_that_gets_no_gradient_is_noted():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6, 3))
+    used = layers.LSTM(4, name="used")(inputs)
+    unused = keras.ops.stop_gradient(layers.LSTM(4, name="cut")(inputs))
+    model = keras.Model(inputs, layers.Dense(1)(layers.Add()([used, unused])))
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1)
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    noted = {str(event.key) for event in monitor.run.events if event.kind == "no-gradient"}
+    assert "cut/forward/output:gradient" in noted
+    assert "cut/forward/kernel:gradient" in noted
+    assert not any(name.startswith("used/") for name in noted)
+
+
+def test_layers_can_be_chosen_and_nested_ones_have_paths():
+    keras.utils.set_random_seed(1)
+    encoder = keras.Sequential([keras.Input((6, 3)), layers.LSTM(4, name="inner")], name="encoder")
+    model = keras.Sequential([keras.Input((6, 3)), encoder, layers.Dense(1, name="head")])
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1, layers=["encoder"], capture=["gradients"])
+    model.fit(*data(), batch_size=40, verbose=0, callbacks=[monitor])
+    assert list(map(str, monitor.run.keys())) == [
+        "loss:value",
+        "encoder/inner/forward/bias:gradient",
+        "encoder/inner/forward/recurrent_kernel:gradient",
+        "encoder/inner/forward/kernel:gradient",
+    ]
+
+
+def test_a_custom_train_step_and_loss_are_recorded():
+    @keras.saving.register_keras_serializable("see_rnn_like_tests")
+    class Own(keras.Sequential):
+        def train_step(self, batch):
+            x, y = batch
+            with tf.GradientTape() as tape:
+                loss = self.compute_loss(x, y, self(x, training=True))
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply(gradients, self.trainable_variables)
+            return {"own": loss}
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return keras.ops.mean(keras.ops.abs(y - y_pred))
+
+    keras.utils.set_random_seed(1)
+    model = Own([keras.Input((6, 3)), layers.GRU(4, name="gru"), layers.Dense(1)])
+    model.compile("adam")
+    monitor = RNNMonitor(every=1)
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    np.testing.assert_allclose(monitor.run.stats("loss:value")["mean"], monitor.run.logs()["own"], rtol=1e-6)
+    assert (monitor.run.stats("gru/forward/kernel:gradient")["norm"] > 0).all()
