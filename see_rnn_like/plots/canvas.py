@@ -33,6 +33,9 @@ from see_rnn_like.plots.texts import Labels
 #: Length of ticks and distance of their labels from them, in points, as in matplotlib.
 _TICK, _TICK_PAD = 3.5, 3.5
 
+#: What Python asks of any object without using it: `isinstance` and saving with its figure.
+_NO_USE = {"__class__", "__reduce_ex__"}
+
 #: Heights of annotations and tick labels: rows and columns that are smaller are labelled now and then.
 _ANNOTATION_ROOM = 6.0
 _TICK_ROOM = (2 * TICK_FONT, 1.2 * TICK_FONT)
@@ -61,8 +64,15 @@ class SleepingAxes(Axes):
         object.__setattr__(self, "_wake", wake)
 
     def __getattribute__(self, name: str) -> Any:
+        if name in _NO_USE:
+            return object.__getattribute__(self, name)
         _wake(self)
         return getattr(self, name)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # It is saved with its figure, as the axes in its place on the canvas.
+        wake = object.__getattribute__(self, "_wake")
+        return _axes_of, (wake.func.__self__, *wake.args)
 
     def __setattr__(self, name: str, value: Any) -> None:
         _wake(self)
@@ -76,6 +86,10 @@ def _wake(ax: SleepingAxes) -> None:
     wake = object.__getattribute__(ax, "__dict__").pop("_wake")
     object.__setattr__(ax, "__class__", Axes)
     wake(ax)
+
+
+def _axes_of(canvas: Canvas, panel: int) -> Axes:
+    return canvas.sleeping.flat[panel]
 
 
 class Canvas(Axes):
@@ -98,8 +112,7 @@ class Canvas(Axes):
         self._asleep = np.ones(grid.count, bool)
         self._edges = np.array([_edge_labels(panels, panel) for panel in range(grid.count)])
         self.sleeping = np.empty((grid.rows, grid.cols), object)
-        for panel in range(self.sleeping.size):
-            self.sleeping[divmod(panel, grid.cols)] = SleepingAxes(functools.partial(self._wake, panel))
+        self._put_to_sleep(range(grid.rows * grid.cols))
         self.set_navigate(False)
         self.patch.set_visible(False)
         self.spines[:].set_visible(False)
@@ -107,6 +120,25 @@ class Canvas(Axes):
             axis.set_ticks([])
             # A label the user adds stands clear of the tick labels drawn here.
             axis.labelpad += _TICK + _TICK_PAD + 2 * TICK_FONT
+
+    def _put_to_sleep(self, panels: Iterable[int]) -> None:
+        for panel in panels:
+            place = divmod(panel, self._panels.grid.cols)
+            self.sleeping[place] = SleepingAxes(functools.partial(self._wake, panel))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Saving a sleeping axes would wake it; the canvas makes new ones when it is read.
+        asleep = [type(ax) is SleepingAxes for ax in self.sleeping.flat]
+        awake = [None if sleeps else ax for sleeps, ax in zip(asleep, self.sleeping.flat, strict=True)]
+        return {**super().__getstate__(), "sleeping": awake}  # type: ignore[dict-item]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        axes = state.pop("sleeping")
+        super().__setstate__(state)  # type: ignore[misc]
+        self.sleeping = np.empty((self._panels.grid.rows, self._panels.grid.cols), object)
+        for panel, ax in enumerate(axes):
+            self.sleeping[divmod(panel, self._panels.grid.cols)] = ax
+        self._put_to_sleep(panel for panel, ax in enumerate(axes) if ax is None)
 
     def draw(self, renderer: Any) -> None:
         """Draws the panels that still sleep."""

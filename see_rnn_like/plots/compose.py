@@ -115,5 +115,5 @@ def _colorbar(
     current = fig.gca()
     params, width = fig.subplotpars, fig.get_size_inches()[0]
     place = (params.right + 0.15 / width, params.bottom, 0.2 / width, params.top - params.bottom)
-    fig.colorbar(colored, cax=fig.add_axes(place), **style)
+    fig.colorbar(colored, cax=fig.add_axes(place, label="<colorbar>"), **style)
     fig.sca(current)

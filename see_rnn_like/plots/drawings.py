@@ -52,7 +52,7 @@ class Curves:
             ax.plot(curve, **{"color": color, **self._dots(), **self.style})
         bad = np.flatnonzero(~np.isfinite(self.values[panel]).all(0))
         if bad.size:
-            ax.vlines(bad, 0, _MARK, transform=ax.get_xaxis_transform(), color=BAD_CELL)
+            ax.vlines(bad, 0, _MARK, transform=ax.get_xaxis_transform(), color=BAD_CELL, linewidth=2)
 
     def sketch(self, canvas: Axes, view: View) -> Iterable[Artist]:
         """One line per curve through all panels: far fewer artists than curves, and joints that cost less."""
@@ -83,7 +83,7 @@ class Curves:
             yield LineCollection(
                 np.stack([feet, feet + np.array([0, _MARK])], 1).tolist(),
                 colors=BAD_CELL,
-                linewidths=1.0,
+                linewidths=2.0,
                 transform=canvas.transData,
             )
 

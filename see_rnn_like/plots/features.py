@@ -279,9 +279,7 @@ def features_2D(
     """
     kw = _styles(configs, plot={}, colorbar={})
     values = _channels_last(_numbers(data, (2, 3), _CURVES), channel_axis)
-    images = values[..., : _timesteps(max_timesteps), :].reshape(-1, *values.shape[-2:])[
-        :, : _timesteps(max_timesteps)
-    ]
+    images = (values if values.ndim == 3 else values[None])[:, : _timesteps(max_timesteps)]
     images = _backward_half_turned(images) if reflect_half else images
     images = np.ma.masked_invalid(images.swapaxes(1, 2) if timesteps_xaxis else images)
     limits = color_limits(images, norm)

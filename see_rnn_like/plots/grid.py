@@ -18,6 +18,9 @@ _NEARLY_SQUARE = 2
 #: Size of tick labels in a grid of many panels, in points.
 TICK_FONT = 8.0
 
+#: Sizes below which a float64 loses its digits.
+_TINY = 1e-290
+
 _SHARES: dict[Any, str] = {
     True: "all",
     False: "none",
@@ -150,8 +153,9 @@ def widen(limits: np.ndarray, margin: float = 0.05) -> np.ndarray:
     """
     size = np.abs(limits).max(axis=1, keepdims=True)
     span = np.diff(limits, axis=1)
-    # Limits closer than rounding can resolve are equal.
-    step = margin * np.where(span > 1e-12 * size, span, np.where(size > 0, size, 1.0))
+    # Limits closer than rounding can resolve are equal, and so are those that are hardly numbers.
+    size = np.where(size > _TINY, size, 0)
+    step = margin * np.where(span > 1e-12 * size + _TINY, span, np.where(size > 0, size, 1.0))
     return limits + np.concatenate([-step, step], axis=1)
 
 

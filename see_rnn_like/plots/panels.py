@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import AutoLocator, MaxNLocator
 
 from see_rnn_like.errors import ArgumentError
 from see_rnn_like.plots.grid import TICK_FONT, Grid, NumberFormatter
@@ -229,8 +229,8 @@ def small_labels(ax: Axes) -> None:
     """Tick labels that need little room, as a canvas has them."""
     ax.tick_params(labelsize=TICK_FONT)
     for axis in (ax.xaxis, ax.yaxis):
-        # Ticks that were taken away have a formatter of their own.
-        if isinstance(axis.get_major_formatter(), ScalarFormatter):
+        # Not ticks that were taken away, or are on a logarithmic axis.
+        if isinstance(axis.get_major_locator(), AutoLocator):
             axis.set_major_formatter(NumberFormatter())
             # A label at the end of an axis would run into one of the next panel.
             axis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], prune="both"))
