@@ -148,6 +148,9 @@ def _run(model: Any, request: _Request, data: tuple[Any, ...]) -> Found:
         return programs.by_request[key](*data)
 
 
+_LOSS_AND_CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
+
+
 def _form(model: Any) -> Hashable:
     """What a compiled request depends on: it is dropped when any of this changes.
 
@@ -157,8 +160,9 @@ def _form(model: Any) -> Hashable:
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     compiled = (
         _reference(optimizer),
-        getattr(optimizer, "built", None),
-        _plain_attributes(inner) if inner is not None else None,
+        # A loss scale is a constant until the optimizer is built, then a variable.
+        optimizer.built if inner is not optimizer else None,
+        tuple(getattr(inner, name, None) for name in _LOSS_AND_CLIPPING),
         _reference(getattr(model, "_compile_loss", None)),
         model.run_eagerly,
         model.trainable,
@@ -325,7 +329,7 @@ def _loss(model: Any, request: _Request, x: Any, y: Any, y_pred: Any, sample_wei
     another = type(compiled)(
         compiled._user_loss, compiled._user_loss_weights, compiled.reduction, compiled.output_names
     )
-    # Its metrics are variables, which a traced function may not make; a thread of its own is not in the trace.
+    # Its metrics are variables, which a traced function may not make; another thread is not in the trace.
     with concurrent.futures.ThreadPoolExecutor(1) as outside:
         outside.submit(another.build, y, y_pred).result()
     request.kept.append(another.variables)
@@ -357,53 +361,59 @@ def _outputs(model: Any, request: _Request, x: Any) -> Found:
 
 def _gradients(model: Any, request: _Request, x: Any, y: Any, sample_weight: Any) -> Found:
     x = keras.tree.map_structure(tf.identity, x)
-    with tf.GradientTape(persistent=True) as tape:
+    optimizer = _optimizer(model)
+    # In a graph a persistent tape makes the one backward pass a fifth slower; see `_on_probabilities`.
+    with tf.GradientTape(persistent=tf.executing_eagerly()) as tape:
         for tensor in _watched(x, request.wanted):
             tape.watch(tensor)
         with _recorded(request.wanted, tape) as recorder:
             y_pred = _forward(model, x, request.training)
-        scaled, scale = _scaled(_optimizer(model), _loss(model, request, x, y, y_pred, sample_weight))
+        loss, scale = _scaled(optimizer, _loss(model, request, x, y, y_pred, sample_weight))
         found = [_tensors(item, x, recorder) for item in request.wanted]
-        bypassed = [t for calls in found for call in calls for t in call if id(t) in recorder.bypassed]
+        flat = [tensor for calls in found for call in calls for tensor in call]
+        bypassed = [tensor for tensor in flat if id(tensor) in recorder.bypassed]
         if bypassed:
             plain = keras.tree.map_structure(_without_shortcut, y_pred)
-            through, _ = _scaled(_optimizer(model), _loss(model, request, x, y, plain, sample_weight))
-    tensor_gradients = _by_tensor(tape, scaled, _differentiable(found, recorder.bypassed), scale)
+            through, _ = _scaled(optimizer, _loss(model, request, x, y, plain, sample_weight))
+    groups = _groups(model, flat, recorder.bypassed, request.clip)
+    sources = [source for group in groups for source in group]
+    gradients = _by_id(sources, tape.gradient(loss, sources) if sources else [])
     if bypassed:
-        # The loss steps over these probabilities; as a function of them it is computed without the step.
-        tensor_gradients |= _by_tensor(tape, through, bypassed, scale)
-    trained, frozen = _weights(model, found, request.clip)
-    groups = [
-        tensor_gradients,
-        _by_tensor(tape, scaled, trained, scale),
-        _by_tensor(tape, scaled, frozen, scale),
-    ]
-    optimizer = _optimizer(model)
+        gradients |= _by_id(bypassed, _on_probabilities(tape, through, bypassed))
+        groups[0].extend(bypassed)
+    gradients = {key: _unscaled(gradient, scale) for key, gradient in gradients.items()}
     if request.clip and optimizer is not None:
-        groups = [_clipped(optimizer, group) for group in groups]
-    gradients = groups[0] | groups[1] | groups[2]
+        gradients = _clipped(optimizer, gradients, groups)
     return [[[_dense(gradients.get(id(t)), t) for t in call] for call in calls] for calls in found]
 
 
-def _weights(model: Any, found: Found, clip: bool) -> tuple[list[Any], list[Any]]:
-    """The weights asked for, trained and others; under `global_clipnorm` all trained ones share a norm."""
-    asked = [t for calls in found for call in calls for t in call if isinstance(t, keras.Variable)]
-    trainable = {id(v) for v in model.trainable_weights}
-    trained = [v for v in asked if id(v) in trainable]
+def _on_probabilities(tape: tf.GradientTape, loss: Any, probabilities: list[Any]) -> list[Any]:
+    """Gradients of the loss as a function of probabilities it would otherwise step over."""
+    if tf.executing_eagerly():
+        return list(tape.gradient(loss, probabilities))
+    return list(tf.gradients(loss, probabilities))
+
+
+def _groups(model: Any, flat: Sequence[Any], bypassed: set[int], clip: bool) -> list[list[Any]]:
+    """What to differentiate by, in the groups that are clipped together: tensors, trained weights, others.
+
+    Under `global_clipnorm` all trained weights share a norm, asked for or not.
+    """
+    tensors = [t for t in flat if not isinstance(t, keras.Variable)]
+    tensors = [t for t in tensors if t.dtype.is_floating and id(t) not in bypassed]
+    weights = [v for v in flat if isinstance(v, keras.Variable)]
+    trainable = {id(v): v for v in model.trainable_weights}
+    trained = [v for v in weights if id(v) in trainable]
     if trained and clip and _clips_globally(_optimizer(model)):
-        trained = list(model.trainable_weights)
-    return trained, [v for v in asked if id(v) not in trainable]
+        trained = list(trainable.values())
+    return [tensors, trained, [v for v in weights if id(v) not in trainable]]
 
 
 def _watched(x: Any, wanted: Sequence[Wanted]) -> list[Any]:
     inputs = [t for item in wanted if isinstance(item, InputOf) for t in _inputs(x, item.place)]
-    frozen = [item.variable.value for item in wanted if isinstance(item, Weight)]
-    return [*(t for t in inputs if t.dtype.is_floating), *frozen]
-
-
-def _differentiable(found: Found, bypassed: set[int]) -> list[Any]:
-    tensors = [t for calls in found for call in calls for t in call if not isinstance(t, keras.Variable)]
-    return [t for t in tensors if t.dtype.is_floating and id(t) not in bypassed]
+    # Only trainable variables are watched by themselves.
+    weights = [item.variable.value for item in wanted if isinstance(item, Weight)]
+    return [*(t for t in inputs if t.dtype.is_floating), *weights]
 
 
 def _without_shortcut(tensor: Any) -> Any:
@@ -419,9 +429,8 @@ def _scaled(optimizer: Any, loss: Any) -> tuple[Any, Any]:
     return (loss, None) if scale is one else (optimizer.scale_loss(loss), scale)
 
 
-def _by_tensor(tape: tf.GradientTape, loss: Any, sources: Sequence[Any], scale: Any) -> dict[int, Any]:
-    gradients = tape.gradient(loss, list(sources)) if sources else []
-    return {id(s): _unscaled(g, scale) for s, g in zip(sources, gradients, strict=True)}
+def _by_id(sources: Sequence[Any], gradients: Sequence[Any]) -> dict[int, Any]:
+    return {id(source): gradient for source, gradient in zip(sources, gradients, strict=True)}
 
 
 def _unscaled(gradient: Any, scale: Any) -> Any:
@@ -438,9 +447,14 @@ def _clips_globally(optimizer: Any) -> bool:
     return bool(getattr(getattr(optimizer, "inner_optimizer", optimizer), "global_clipnorm", None))
 
 
-def _clipped(optimizer: Any, gradients: dict[int, Any]) -> dict[int, Any]:
+def _clipped(optimizer: Any, gradients: dict[int, Any], groups: Sequence[Sequence[Any]]) -> dict[int, Any]:
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return dict(zip(gradients, inner._clip_gradients(list(gradients.values())), strict=True))
+    clipped: dict[int, Any] = {}
+    for group in groups:
+        # Asked for twice, a tensor still counts once in a common norm.
+        once = list({id(source): source for source in group}.values())
+        clipped |= _by_id(once, inner._clip_gradients([gradients[id(source)] for source in once]))
+    return clipped
 
 
 def _dense(gradient: Any, source: Any) -> Any:

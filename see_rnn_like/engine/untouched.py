@@ -19,10 +19,11 @@ def state_variables(model: Any) -> list[Any]:
         model: a built Keras 3 model.
 
     Returns:
-        Weights (some layers write them in training mode, `SpectralNormalization` for one), states of random
-        generators, metrics, and what layers hold in attributes without telling Keras, as stateful RNNs do.
+        TensorFlow variables: weights (some layers write them in training mode, `SpectralNormalization` for
+        one), states of random generators, metrics, and what layers hold in attributes without telling
+        Keras, as stateful RNNs do.
     """
-    known = [*model.variables, *model.metrics_variables]
+    known = [variable.value for variable in (*model.variables, *model.metrics_variables)]
     for layer in model._flatten_layers():
         for value in vars(layer).values():
             known.extend(_variables_in(value))
@@ -30,7 +31,9 @@ def state_variables(model: Any) -> list[Any]:
 
 
 def _variables_in(value: Any) -> Iterator[Any]:
-    if isinstance(value, keras.Variable | tf.Variable):
+    if isinstance(value, keras.Variable):
+        yield value.value
+    elif isinstance(value, tf.Variable):
         yield value
     elif isinstance(value, list | tuple):
         for item in value:
@@ -39,7 +42,7 @@ def _variables_in(value: Any) -> Iterator[Any]:
         for item in list(value.values()):
             yield from _variables_in(item)
     elif isinstance(value, keras.metrics.Metric):
-        yield from value.variables
+        yield from (variable.value for variable in value.variables)
 
 
 @contextlib.contextmanager
@@ -47,10 +50,10 @@ def untouched_variables(variables: Sequence[Any]) -> Iterator[None]:
     """Gives variables the values back that they have now, after success, exception or Ctrl-C.
 
     Args:
-        variables: Keras or TensorFlow variables.
+        variables: TensorFlow variables.
     """
     # Reading a resource variable shares its buffer; TensorFlow copies when one of the two is written.
-    saved = [(variable, tf.identity(variable)) for variable in variables]
+    saved = [(variable, variable.read_value()) for variable in variables]
     try:
         yield
     finally:
@@ -60,10 +63,10 @@ def untouched_variables(variables: Sequence[Any]) -> Iterator[None]:
 def _put_back(saved: Sequence[tuple[Any, Any]]) -> None:
     try:
         for variable, value in saved:
-            variable.assign(value)
+            variable.assign(value, read_value=False)
     except KeyboardInterrupt:
         for variable, value in saved:
-            variable.assign(value)
+            variable.assign(value, read_value=False)
         raise
 
 

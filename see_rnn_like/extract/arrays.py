@@ -15,5 +15,5 @@ def to_numpy(tensor: Any) -> np.ndarray:
         >>> to_numpy(keras.ops.ones((2,), "bfloat16")).dtype
         dtype('float32')
     """
-    values = np.array(tensor.numpy())
+    values = np.asarray(tensor.numpy())  # a copy: TensorFlow never hands out its own memory
     return values.astype("float32") if values.dtype.name == "bfloat16" else values
