@@ -4,7 +4,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_up_snapshots import INFOS, KERNEL, LOSS, OUTPUT, assert_whole, snapshot
 
@@ -66,6 +66,7 @@ def one_by_one(sizes, newest, excess):
     return gone
 
 
+@example({2: 5, 3: 5}, 0, 5)  # equally overdue: 3, the smaller power of two, goes first
 @given(
     st.dictionaries(st.integers(0, 200), st.integers(1, 50), max_size=60),
     st.integers(0, 50),

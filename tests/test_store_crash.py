@@ -1,5 +1,6 @@
 """What happens to a run when its process is killed, its disk is full, or two want to write it."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -12,7 +13,7 @@ import pytest
 from made_up_snapshots import INFOS, assert_whole, snapshot
 
 from see_rnn_like.errors import StoreError
-from see_rnn_like.store import SQLiteHistory
+from see_rnn_like.store import SQLiteHistory, files
 
 HERE = Path(__file__).parent
 
@@ -56,6 +57,7 @@ def names(path):
 # ---- kill -9 -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
 def test_every_completed_snapshot_survives_kill_9_at_many_moments_on_one_file(tmp_path):
     path = tmp_path / "run.sqlite"
@@ -229,6 +231,7 @@ def test_a_second_writer_in_another_process_is_refused(tmp_path):
     SQLiteHistory.create(path).close()
 
 
+@pytest.mark.slow
 def test_of_many_that_start_at_the_same_moment_exactly_one_gets_to_write(tmp_path):
     path = tmp_path / "run.sqlite"
     code = PRELUDE + (
@@ -266,6 +269,52 @@ def test_of_many_that_start_at_the_same_moment_exactly_one_gets_to_write(tmp_pat
     reader = SQLiteHistory.open(path)
     assert reader.steps == [winner]
     assert_whole(reader, winner)
+    assert names(path) == ["run.sqlite"]
+
+
+def other_writes_and_leaves(path):
+    SQLiteHistory.create(path).close()
+
+
+def other_writes_and_stays(path):
+    return SQLiteHistory.create(path)
+
+
+def other_leaves_write_ahead_mode(path):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA journal_mode=delete").fetchone() == ("delete",)
+
+
+@pytest.mark.parametrize(
+    ("other", "moment"),
+    [
+        (other_writes_and_leaves, "before"),
+        (other_writes_and_stays, "before"),
+        (other_leaves_write_ahead_mode, "after"),
+    ],
+)
+def test_who_is_overtaken_while_starting_is_refused(tmp_path, monkeypatch, other, moment):
+    # Between finding itself alone and signing, somebody else does the same.
+    path = tmp_path / "run.sqlite"
+    SQLiteHistory.create(path).close()
+    switch, held = files._set_journal, []
+
+    def interrupted(db, mode):
+        if mode == "wal":
+            monkeypatch.setattr(files, "_set_journal", switch)
+        if mode == "wal" and moment == "before":
+            held.append(other(path))
+        switch(db, mode)
+        if mode == "wal" and moment == "after":
+            held.append(other(path))
+
+    monkeypatch.setattr(files, "_set_journal", interrupted)
+    with pytest.raises(StoreError, match="is in use: another process or program has it open"):
+        SQLiteHistory.create(path)
+    for history in filter(None, held):
+        history.set_meta("a", 1)
+        history.close()
+    SQLiteHistory.create(path).close()
     assert names(path) == ["run.sqlite"]
 
 

@@ -267,8 +267,9 @@ class SQLiteHistory(History):
         if what not in FIELDS:
             raise one_of("what", what, FIELDS)
         with self._reading() as db:
-            info = self.info(key)
-            (tensor,) = db.execute("SELECT id FROM tensors WHERE key = ?", (str(info.key),)).fetchone()
+            with self._checked():
+                known = _tensors(db)
+            tensor, info = known[self.info(key).key]
             kept = self._steps(f"{what}_bytes IS NOT NULL")
             wanted = kept if steps is None else sorted(set(kept).intersection(steps))
             with self._checked():
