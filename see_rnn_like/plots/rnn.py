@@ -64,7 +64,7 @@ def rnn_histogram(
         _id: name or index of the layer, as in `get_layer`.
         layer: the layer itself; overrides `_id`.
         input_data: inputs for the gradient; only for ``mode="grads"``.
-        labels: targets for the gradient; only for ``mode="grads"``.
+        labels: targets for the gradient; only for ``mode="grads"``; None if `input_data` yields them.
         mode: ``"weights"``, or ``"grads"`` for the gradients of the loss with respect to them.
         equate_axes: 0: every panel has its own limits; 1: all kernel panels of a figure have the same;
             2: of all figures, and x is symmetric about 0. The bias has its own.
@@ -163,7 +163,7 @@ def rnn_heatmap(
         _id: name or index of the layer, as in `get_layer`.
         layer: the layer itself; overrides `_id`.
         input_data: inputs for the gradient; only for ``mode="grads"``.
-        labels: targets for the gradient; only for ``mode="grads"``.
+        labels: targets for the gradient; only for ``mode="grads"``; None if `input_data` yields them.
         mode: ``"weights"``, or ``"grads"`` for the gradients of the loss with respect to them.
         cmap: colour map; None for the grey ``"bone"``, for values ≥ 0.
         norm: values of the first and the last colour. ``"auto"``: ±max over the kernels of all directions,

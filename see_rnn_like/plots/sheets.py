@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from see_rnn_like.cells import STANDARD_ROLES, cell_spec
-from see_rnn_like.errors import ArgumentError, ArgumentTypeError, one_of
+from see_rnn_like.cells import STANDARD_ROLES, CellSpec, cell_spec
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError, UnsupportedLayerError, one_of
 from see_rnn_like.stats import number_arrays
 
 #: Number of weights without a layer to tell what they are → number of directions.
@@ -69,8 +69,8 @@ def recurrent_sheets(
     """
     if mode not in ("weights", "grads"):
         raise one_of("mode", mode, ("weights", "grads"))
-    if data is None and mode == "grads" and (input_data is None or labels is None):
-        raise ArgumentError("mode='grads' needs input_data and labels")
+    if data is None and mode == "grads" and input_data is None:
+        raise ArgumentError("mode='grads' needs input_data, and labels unless input_data yields them")
     if data is None and model is None:
         raise ArgumentError("without data, a model and the _id of a layer (or the layer) are needed")
     if model is None and layer is None:
@@ -83,6 +83,20 @@ def recurrent_sheets(
     return named_sheets(layer, f"{name} -- gradients", _arrays(_gradients(model, layer, input_data, labels)))
 
 
+@dataclass(frozen=True)
+class _Slot:
+    """Where an array of a layer belongs."""
+
+    direction: str
+    cell: int
+    role: str
+    spec: CellSpec
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.direction} {self.role} {self.shape}"
+
+
 def named_sheets(layer: Any, title: str, arrays: Sequence[Any]) -> list[Sheet]:
     """Splits the arrays of a layer as its cells have it.
 
@@ -92,36 +106,45 @@ def named_sheets(layer: Any, title: str, arrays: Sequence[Any]) -> list[Sheet]:
         arrays: one per weight, in the order of `get_rnn_weights`.
 
     Raises:
-        ArgumentError: if they are not as many as the layer's weights.
+        UnsupportedLayerError: if the layer is not recurrent, or its cell is not registered.
+        ArgumentError: if they are not as many as the layer's weights, or of other shapes.
     """
+    slots = _slots(layer)
+    shapes = [None if isinstance(array, xr.DataArray) else array.shape for array in arrays]
+    fits = [shape in (None, slot.shape) for shape, slot in zip(shapes, slots, strict=False)]
+    if len(arrays) != len(slots) or not all(fits):
+        raise ArgumentError(
+            f"data must hold the weights of {layer.name!r}: {', '.join(map(str, slots))}; got shapes {shapes}"
+        )
+    figures: dict[tuple[str, int], list[xr.DataArray]] = {}
+    for slot, array in zip(slots, arrays, strict=True):
+        block = array if isinstance(array, xr.DataArray) else slot.spec.split(slot.role, array)
+        figures.setdefault((slot.direction, slot.cell), []).append(_labelled(block, slot.role))
+    several = len({slot.direction for slot in slots}) > 1
+    stacked = any(slot.cell for slot in slots)
+    titles = [
+        (f"{direction.upper()} LAYER" if several else title) + (f" -- CELL {cell}" if stacked else "")
+        for direction, cell in figures
+    ]
+    return [Sheet(name, tuple(blocks)) for name, blocks in zip(titles, figures.values(), strict=True)]
+
+
+def _slots(layer: Any) -> list[_Slot]:
     from see_rnn_like.models.layout import recurrent_parts
 
-    parts = recurrent_parts(layer)
-    wanted = [
-        (part, i, role)
-        for part in parts
+    slots = [
+        _Slot(part.direction, i, role, spec, tuple(getattr(cell, role).shape))
+        for part in recurrent_parts(layer)
         for i, cell in enumerate(part.cells)
-        for role in cell_spec(cell).roles
+        for spec in [cell_spec(cell)]
+        for role in spec.roles
         if getattr(cell, role, None) is not None
     ]
-    if len(arrays) != len(wanted):
-        roles = ", ".join(f"{part.direction} {role}" for part, _, role in wanted)
-        raise ArgumentError(
-            f"data must hold the {len(wanted)} weights of {layer.name!r} ({roles}); got {len(arrays)}"
+    if not slots:
+        raise UnsupportedLayerError(
+            f"{layer.name!r} is not a recurrent layer with weights, or is not built yet"
         )
-    blocks: dict[tuple[str, int], list[xr.DataArray]] = {}
-    for (part, i, role), array in zip(wanted, arrays, strict=True):
-        block = array if isinstance(array, xr.DataArray) else cell_spec(part.cells[i]).split(role, array)
-        blocks.setdefault((part.direction, i), []).append(_labelled(block, role))
-    stacked = len(blocks) > len(parts)
-    return [
-        Sheet(
-            (f"{direction.upper()} LAYER" if len(parts) > 1 else title)
-            + (f" -- CELL {i}" if stacked else ""),
-            tuple(found),
-        )
-        for (direction, i), found in blocks.items()
-    ]
+    return slots
 
 
 def unnamed_sheets(arrays: Sequence[Any]) -> list[Sheet]:
@@ -199,6 +222,8 @@ def _arrays(data: Any) -> list[Any]:
 
 def _joined(weight: Any) -> Any:
     if isinstance(weight, xr.DataArray):
+        if not {"gate", "unit"} <= set(weight.dims):
+            raise ArgumentError(f"a labelled weight has the dimensions gate and unit; got {weight.dims}")
         return weight
     if isinstance(weight, (list, tuple)):
         return np.concatenate([number_arrays(gate)[0] for gate in weight], axis=-1)
@@ -207,8 +232,6 @@ def _joined(weight: Any) -> Any:
 
 def _labelled(block: xr.DataArray, role: str) -> xr.DataArray:
     """The block in the order heatmaps need, as numbers matplotlib can draw, named after its role."""
-    if not {"gate", "unit"} <= set(block.dims):
-        raise ArgumentError(f"a labelled weight has the dimensions gate and unit; got {block.dims}")
     if "gate" not in block.coords:
         block = block.assign_coords(gate=[f"gate {i}" for i in range(block.sizes["gate"])])
     return block.transpose(..., "gate", "unit").astype("float64").rename(role)
