@@ -38,7 +38,7 @@ def test_first_is_due_at_the_first_steps(n):
     assert due(first(n), 200) == list(range(n))
 
 
-@pytest.mark.parametrize("per_decade", [1, 2, 3, 7, 10, 100])
+@pytest.mark.parametrize("per_decade", [1, 2, 3, 5, 7, 10, 100])
 def test_log_spaced_is_due_at_the_rounded_powers_and_nowhere_else(per_decade):
     grid = {0} | {round(10 ** (k / per_decade)) for k in range(5 * per_decade + 1)}
     assert due(log_spaced(per_decade), 10_001) == sorted(step for step in grid if step <= 10_000)
