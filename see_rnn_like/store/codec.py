@@ -59,7 +59,7 @@ def pack(array: np.ndarray, label: str) -> Packed:
         >>> packed = pack(np.array([1.0, 2.0], "float32"), "demo")
         >>> packed.dtype, packed.shape, len(packed.data)
         ('float32', '[2]', 8)
-        >>> unpack(packed, "demo")
+        >>> unpack(packed._replace(data=bytes(packed.data)), "demo")
         array([1., 2.], dtype=float32)
     """
     name = array.dtype.name
