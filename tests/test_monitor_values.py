@@ -280,6 +280,43 @@ def test_values_under_mixed_precision_have_the_loss_scale_divided_out(policy):
             assert runs[policy][key].attrs["loss_scale"] == "divided out"
 
 
+def test_a_step_that_loss_scaling_skips_is_said_and_not_recorded():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [keras.Input((6, 3)), layers.LSTM(4, dtype="mixed_float16"), layers.Dense(1, dtype="mixed_float16")]
+    )
+    inner = keras.optimizers.SGD(0.01)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**24), "mse")
+    monitor, diary = RNNMonitor(every=1, level="full"), Diary()
+    model.fit(*data(), batch_size=8, epochs=4, verbose=0, shuffle=False, callbacks=[monitor, diary])
+    skipped = [event for event in monitor.run.events if event.kind == "skipped-step"]
+    assert skipped, "a scale of 2^24 overflows half precision at first"
+    assert "its scaled gradients overflowed" in skipped[0].message
+    done = [
+        (old, new)
+        for old, new in zip(diary.before, diary.after, strict=True)
+        if any((a != b).any() for a, b in zip(old, new, strict=True))
+    ]
+    assert monitor.run.steps == list(range(len(done)))
+    assert len(done) + len(skipped) == 20
+    updates = monitor.run["lstm/forward/kernel:update"]
+    for step, (old, new) in enumerate(done):
+        np.testing.assert_array_equal(updates.sel(step=step).values.reshape(3, -1), new[0] - old[0])
+
+
+def test_a_train_step_that_counts_nothing_is_told_so():
+    class Uncounted(keras.Sequential):
+        def train_step(self, batch):
+            return {"loss": self.compute_loss(*batch, self(batch[0]))}
+
+    model = Uncounted([keras.Input((6, 3)), layers.GRU(4), layers.Dense(1)])
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1)
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    assert [event.kind for event in monitor.run.events] == ["capture-off"]
+    assert "does not advance model.optimizer.iterations" in monitor.run.events[0].message
+
+
 def test_a_layer_that_gets_no_gradient_is_noted():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((6, 3))

@@ -205,6 +205,9 @@ class RNNMonitor(keras.callbacks.Callback):
     def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
         start = time.perf_counter()
         step = recording.step + self._offset
+        if not recording.applied:
+            self._add_events([self._skipped(step)])
+            return
         self._history.declare(recording.infos)
         events = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._seen)
         self._history.append(
@@ -222,6 +225,17 @@ class RNNMonitor(keras.callbacks.Callback):
         self._add_notes(step, recording)
         if events:
             self._report_nonfinite(events)
+
+    def _skipped(self, step: int) -> Event:
+        if not hasattr(self.model.optimizer, "dynamic_scale"):
+            raise CaptureError(
+                "the train step does not advance model.optimizer.iterations: its steps cannot be told apart"
+            )
+        message = (
+            f"step {step} was tried and skipped: its scaled gradients overflowed, the optimizer halved the "
+            "loss scale; nothing was recorded"
+        )
+        return Event(step, "skipped-step", None, None, {}, message)
 
     def _add_notes(self, step: int, recording: Recording) -> None:
         for note in recording.notes:

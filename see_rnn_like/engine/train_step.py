@@ -50,6 +50,7 @@ class Recording:
 
     Attributes:
         step: `optimizer.iterations` before the update.
+        applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
         infos: the recorded tensors in execution order.
         moments: key → float64 ``(gate, moment)``.
         histograms: key → int64 ``(gate, bin)``.
@@ -58,6 +59,7 @@ class Recording:
     """
 
     step: int
+    applied: bool
     infos: tuple[TensorInfo, ...]
     moments: dict[TensorKey, np.ndarray]
     histograms: dict[TensorKey, np.ndarray]
@@ -143,8 +145,8 @@ class InstrumentedStep:
         self.trace(iterator)
         if self.model.run_eagerly:
             self._layout = _Layout()
-        logs, iteration, packed = self._function(iterator)
-        return logs, self._to_host(iteration, packed)
+        logs, iterations, packed = self._function(iterator)
+        return logs, self._to_host(iterations, packed)
 
     def skip(self, iterator: Any) -> Any:
         """Takes the next batch and trains on it without recording; returns the logs of `train_step`.
@@ -169,7 +171,8 @@ class InstrumentedStep:
     def _recorded_step(self, iterator: Any) -> tuple[Any, Any, Any]:
         """One step on the iterator's next batch; weights are read outside the (perhaps XLA) step."""
         data = _next_batch(iterator)
-        iteration = tf.identity(self.model.optimizer.iterations)
+        iterations = self.model.optimizer.iterations
+        first = tf.identity(iterations)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
         logs, bits = self._tapped_step(data)
@@ -184,7 +187,7 @@ class InstrumentedStep:
             named |= {str(slot.key("update")): new - old for slot, old, new in changes}
         infos = {str(info.key): info for info in (*self._weight_infos(), *self._layout.infos)}
         self._layout.infos = [infos[name] for name in named]
-        return logs, iteration, self._packed(named)
+        return logs, tf.stack([first, tf.identity(iterations)]), self._packed(named)
 
     def _weight_infos(self) -> list[TensorInfo]:
         kinds = {"weights": "weight", "updates": "update"}
@@ -291,14 +294,16 @@ class InstrumentedStep:
 
     # -- on the host ----------------------------------------------------------------------------
 
-    def _to_host(self, iteration: Any, packed: dict[str, Any]) -> Recording:
+    def _to_host(self, iterations: Any, packed: dict[str, Any]) -> Recording:
+        before, after = iterations.numpy()
         infos = tuple(self._layout.infos)
         ends = np.cumsum([max(len(info.gates), 1) for info in infos])[:-1]
         moments = np.split(packed["moments"].numpy(), ends)
         histograms = np.split(packed["histograms"].numpy().astype("int64"), ends)
         values = packed.get("values", {})
         return Recording(
-            int(iteration.numpy()),
+            int(before),
+            bool(after > before),
             infos,
             {info.key: table for info, table in zip(infos, moments, strict=True)},
             {info.key: table for info, table in zip(infos, histograms, strict=True)},
