@@ -691,6 +691,24 @@ def test_unbuilt_models_are_told_so_and_stay_unbuilt():
     assert not model.built
 
 
+def test_models_on_other_backends_are_told_the_way_out(model, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ForeignModelError) as error:
+        get_outputs(model, "lstm", data(2, 6, 3))
+    assert str(error.value) == (
+        "this model runs on the 'jax' backend, which has no engine yet; set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is imported"
+    )
+
+
+def test_keras_2_models_are_told_the_way_out():
+    legacy = type("Sequential", (), {"__module__": "tf_keras.src.engine.sequential"})()
+    with pytest.raises(
+        ForeignModelError, match=r"tf_keras.* is a Keras 2 model; .* with `import keras` \(Keras 3\)"
+    ):
+        get_outputs(legacy, "lstm", data(1, 2))
+
+
 def test_foreign_models_are_told_the_way_out():
     with pytest.raises(ForeignModelError, match=r"expected a keras\.Model; got builtins\.int"):
         get_outputs(3, "lstm", data(1, 2))
