@@ -70,7 +70,7 @@ def _replay_call(part: RecurrentPart, cell: Any, spec: Any, call: LayerCall, ini
             f"{part.rnn.name} takes input of shape {tuple(inputs.shape)}; replay needs (sample, time, input)"
         )
     first = given.get("initial_state")
-    start = keras.tree.flatten(first) if first is not None else initial
+    start = tf.nest.flatten(first) if first is not None else initial
     start = start or part.rnn.get_initial_state(tf.shape(inputs)[0])
     if part.rnn.go_backwards:
         inputs = tf.reverse(inputs, [1])
@@ -90,7 +90,7 @@ def _replay_call(part: RecurrentPart, cell: Any, spec: Any, call: LayerCall, ini
 
 def _initial_states(rnn: Any) -> list[Any]:
     # A stateful layer starts from what it holds before the call.
-    return [tf.identity(v.value) for v in keras.tree.flatten(rnn.states)] if rnn.stateful else []
+    return [tf.identity(v.value) for v in tf.nest.flatten(rnn.states)] if rnn.stateful else []
 
 
 def _outputs_over_time(rnn: Any, inputs: Any, mask: Any, start: list[Any]) -> Any:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from see_rnn_like.models.layout import OutputPoint
@@ -50,9 +49,9 @@ class OutputTaps:
         """Records what a layer returned and returns what the model must go on with."""
         call = self.calls[id(point.source)]
         self.calls[id(point.source)] += 1
-        flat = keras.tree.flatten(outputs)
+        flat = tf.nest.flatten(outputs)
         tapped = [self._tap(point, tensor, index, call) for index, tensor in enumerate(flat)]
-        return keras.tree.pack_sequence_as(outputs, tapped)
+        return tf.nest.pack_sequence_as(outputs, tapped)
 
     def _tap(self, point: OutputPoint, tensor: Any, index: int, call: int) -> Any:
         if not tf.is_tensor(tensor) or not tensor.dtype.is_floating or isinstance(tensor, tf.SparseTensor):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -322,7 +321,7 @@ def _from_iterator(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _next_batch(iterator: Any) -> Any:
     # Keras passes absent entries (no targets, no weights) as empty optionals.
-    return keras.tree.map_structure(
+    return tf.nest.map_structure(
         lambda item: None if isinstance(item, tf.experimental.Optional) else item, iterator.get_next()
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from see_rnn_like.models.layout import sites
 
@@ -40,11 +41,9 @@ def describe_optimizer(optimizer: Any) -> dict[str, Any]:
 
 def describe_machine() -> dict[str, Any]:
     """Versions, host and the git commit of the working directory, if it is in a repository."""
-    import tensorflow
-
     return {
         "keras_version": keras.__version__,
-        "tensorflow_version": tensorflow.__version__,
+        "tensorflow_version": tf.__version__,
         "numpy_version": np.__version__,
         "python_version": platform.python_version(),
         "backend": keras.backend.backend(),
@@ -80,7 +79,7 @@ def _describe_layer(path: str, layer: Any) -> dict[str, Any]:
 def _output_shape(layer: Any) -> str | None:
     # A layer of a subclassed model has no symbolic output, a shared one has several.
     try:
-        return str(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), layer.output))
+        return str(tf.nest.map_structure(lambda tensor: tuple(tensor.shape), layer.output))
     except (AttributeError, ValueError):
         return None
 
