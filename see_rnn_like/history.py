@@ -56,7 +56,7 @@ class Snapshot:
         step: optimizer step, from 0; tensors of kind ``weight`` are those *before* its update.
         epoch: epoch of the step, from 0.
         time: seconds since the epoch of the clock (`time.time`).
-        seconds: what recording cost, in seconds.
+        seconds: how long the step took, recording included, in seconds.
         moments: key → float64 ``(gate, moment)``, see `stats.MOMENTS`.
         histograms: key → int64 ``(gate, bin)``.
         values: key → the array itself, in the dims of its `TensorInfo` (`level="full"` only).

@@ -90,13 +90,20 @@ def test_finite_ranges_leave_nan_and_inf_out():
 def test_ticks_stand_where_their_label_says_and_do_not_touch(low, span, points, tall, falling):
     high = low + max(span, 1e-6 * abs(low))
     low, high = (high, low) if falling else (low, high)
-    ticks = fitting_ticks(low, high, points, 0.06, tall)
+    ticks = fitting_ticks(low, high, points, 0.06, tall=tall)
     assert len(ticks) <= 7
     for place, text in ticks:
         assert 0 <= place <= 1
         assert low + place * (high - low) == pytest.approx(float(text), abs=0.02 * abs(high - low))
     if tall and len(ticks) > 1:
         assert np.diff(sorted(place for place, _ in ticks)).min() * points >= 8
+
+
+@given(st.integers(1, 3000), st.floats(20, 400))
+def test_whole_ticks_are_whole(steps, points):
+    ticks = fitting_ticks(0, steps, points, 0.06, whole=True)
+    assert all(float(text).is_integer() for _, text in ticks)
+    assert ticks
 
 
 def test_number_texts_have_as_many_digits_as_they_need():
@@ -129,6 +136,8 @@ def test_rows_that_differ_have_no_common_labels():
     shared, own = features_1D(data)[0], features_1D(data, share_xy=(1, 0))[0]
     count = [sum(isinstance(a, Labels) for a in canvas_of(fig).collections) for fig in (shared, own)]
     assert count == [3, 2]
+    assert canvas_of(own).get_ylabel() == "every panel has its own y limits"
+    assert canvas_of(own).get_xlabel() == canvas_of(shared).get_ylabel() == ""
 
 
 def test_labels_reach_as_far_as_a_text_would():

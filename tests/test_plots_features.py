@@ -372,6 +372,29 @@ def test_bad_cells_are_masked_coloured_and_counted(samples):
     assert shows(fig, BAD_CELL)
 
 
+@pytest.mark.parametrize("samples", [1, 12])
+def test_one_bad_cell_among_thousands_is_seen(samples):
+    data = np.zeros((samples, 700, 900))
+    data[0, 301, 401] = np.nan
+    fig, axes = features_2D(data)
+    assert shows(fig, BAD_CELL)
+    assert axes[0, 0].collections[0].get_offsets().tolist() == [[401, 301]]
+    fig = features_2D(np.where(data == 0, np.nan, data))[0]
+    pixels(fig)
+    assert not any(isinstance(a, mpl.collections.PathCollection) for a in fig.axes[0].collections)
+
+
+@pytest.mark.parametrize("samples", [1, 12])
+def test_ticks_of_what_is_counted_are_whole_numbers(samples):
+    fig, axes = features_2D(np.zeros((samples, 2, 1)))
+    fig.canvas.draw()
+    assert axes[0, 0].get_xticks().tolist() == [0]
+    assert (axes[0, 0].get_yticks() % 1 == 0).all()
+    fig, ax = features_0D(np.zeros((1, 2)))
+    fig.canvas.draw()
+    assert [tick for tick in ax.get_xticks() if 0.5 < tick < 1.5] == [1]
+
+
 def test_all_nan_is_drawn_all_bad():
     fig, axes = features_2D(np.full((2, 3, 4), np.nan))
     pixels(fig)

@@ -344,6 +344,14 @@ def test_bad_values_are_written_on_their_histogram():
     assert not axes[0][4, 0].patches
 
 
+def test_one_bad_weight_among_thousands_is_seen():
+    data = lstm_weights(inputs=5, units=512)
+    data[0][3, 1001] = np.nan
+    (fig,), (axes,) = rnn_heatmap(None, None, data=data)
+    assert shows(fig, BAD_CELL)
+    assert axes[0, 0].collections[0].get_offsets().tolist() == [[1001, 3]]
+
+
 @pytest.mark.parametrize("value", [0.0, 2.5, np.nan])
 def test_weights_without_range_are_drawn(value):
     data = [np.full(weight.shape, value) for weight in lstm_weights()]

@@ -168,7 +168,7 @@ def test_facts_come_from_the_meta_data(page):
     assert facts["Batch size"] == "32"
     assert facts["Started"] == "2025-01-02 03:04:05+00:00"
     assert facts["jit_compile"] == "False"
-    assert facts["Time spent recording"] == "0.01 s, 1.0 ms a step"
+    assert facts["A recorded step took"] == "1.0 ms (median)"
     assert facts["Versions"] == (
         "see_rnn_like 0.1.0, Keras 3.15.0, TensorFlow 2.21.0, NumPy 2.4.6, Python 3.11.2, backend tensorflow"
     )

@@ -83,14 +83,15 @@ class RNNMonitor(keras.callbacks.Callback):
     Example:
         >>> import keras, numpy as np
         >>> from see_rnn_like import RNNMonitor
-        >>> model = keras.Sequential([keras.Input((5, 2)), keras.layers.LSTM(3), keras.layers.Dense(1)])
+        >>> lstm = keras.layers.LSTM(3, name="lstm")
+        >>> model = keras.Sequential([keras.Input((5, 2)), lstm, keras.layers.Dense(1)])
         >>> model.compile("adam", "mse")
         >>> monitor = RNNMonitor(every=2)
         >>> x, y = np.ones((8, 5, 2)), np.ones((8, 1))
         >>> history = model.fit(x, y, batch_size=2, epochs=1, verbose=0, callbacks=[monitor])
         >>> monitor.run.steps
         [0, 2]
-        >>> list(monitor.run.stats("lstm/forward/kernel:gradient").gate.values)
+        >>> monitor.run.stats("lstm/forward/kernel:gradient").gate.values.tolist()
         ['input', 'forget', 'cell', 'output']
     """
 
@@ -203,7 +204,6 @@ class RNNMonitor(keras.callbacks.Callback):
         self._stand_in = None
 
     def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
-        start = time.perf_counter()
         step = recording.step + self._offset
         if not recording.applied:
             self._add_events([self._skipped(step)])
@@ -215,7 +215,7 @@ class RNNMonitor(keras.callbacks.Callback):
                 step,
                 self._epoch,
                 time.time(),
-                time.perf_counter() - start,
+                recording.seconds,
                 recording.moments,
                 recording.histograms,
                 recording.values,

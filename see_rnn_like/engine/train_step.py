@@ -7,6 +7,7 @@ outputs and gradients come from the one forward and the one backward pass of the
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,6 +50,7 @@ class Recording:
 
     Attributes:
         step: `optimizer.iterations` before the update.
+        seconds: how long the step took, recording included.
         applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
         infos: the recorded tensors in execution order.
         moments: key → float64 ``(gate, moment)``.
@@ -58,6 +60,7 @@ class Recording:
     """
 
     step: int
+    seconds: float
     applied: bool
     infos: tuple[TensorInfo, ...]
     moments: dict[TensorKey, np.ndarray]
@@ -144,8 +147,9 @@ class InstrumentedStep:
         self.trace(iterator)
         if self.model.run_eagerly:
             self._layout = _Layout()
+        start = time.perf_counter()
         logs, iterations, packed = self._function(iterator)
-        return logs, self._to_host(iterations, packed)
+        return logs, self._to_host(start, iterations, packed)
 
     def skip(self, iterator: Any) -> Any:
         """Takes the next batch and trains on it without recording; returns the logs of `train_step`.
@@ -293,7 +297,7 @@ class InstrumentedStep:
 
     # -- on the host ----------------------------------------------------------------------------
 
-    def _to_host(self, iterations: Any, packed: dict[str, Any]) -> Recording:
+    def _to_host(self, start: float, iterations: Any, packed: dict[str, Any]) -> Recording:
         before, after = iterations.numpy()
         infos = tuple(self._layout.infos)
         ends = np.cumsum([max(len(info.gates), 1) for info in infos])[:-1]
@@ -302,6 +306,7 @@ class InstrumentedStep:
         values = packed.get("values", {})
         return Recording(
             int(before),
+            time.perf_counter() - start,
             bool(after > before),
             infos,
             {info.key: table for info, table in zip(infos, moments, strict=True)},

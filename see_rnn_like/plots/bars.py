@@ -55,6 +55,11 @@ class Bars:
     headings: Sequence[str]
     heading_style: Mapping[str, Any]
 
+    @property
+    def whole(self) -> tuple[bool, bool]:
+        """Values and densities need not be whole."""
+        return False, False
+
     def draw(self, ax: Axes, panel: int) -> None:
         """Draws one panel into its axes."""
         for i, (values, edges) in enumerate(zip(self.values[panel], self.edges[panel], strict=True)):

@@ -120,6 +120,11 @@ class Canvas(Axes):
             axis.set_ticks([])
             # A label the user adds stands clear of the tick labels drawn here.
             axis.labelpad += _TICK + _TICK_PAD + 2 * TICK_FONT
+        own_x, own_y = panels.own_labels()
+        if own_x:
+            self.set_xlabel("every panel has its own x limits", labelpad=_TICK_PAD, fontsize=TICK_FONT)
+        if own_y:
+            self.set_ylabel("every panel has its own y limits", labelpad=_TICK_PAD, fontsize=TICK_FONT)
 
     def _put_to_sleep(self, panels: Iterable[int]) -> None:
         for panel in panels:
@@ -214,7 +219,9 @@ class Canvas(Axes):
         ticks = [
             (view.left[i] + place, text)
             for i in shown
-            for place, text in fitting_ticks(*view.xlim[i], points=width, slack=slack, tall=False)
+            for place, text in fitting_ticks(
+                *view.xlim[i], points=width, slack=slack, whole=self._panels.drawing.whole[0]
+            )
         ]
         places = np.array([(place, 0.0) for place, _ in ticks]).reshape(-1, 2)
         yield from self._ticks(places, TICKDOWN, [text for _, text in ticks], (0.0, -1.0), "center", "top")
@@ -226,7 +233,9 @@ class Canvas(Axes):
         ticks = [
             (view.bottom[i] + place, text)
             for i in shown
-            for place, text in fitting_ticks(*view.ylim[i], points=height, slack=slack, tall=True)
+            for place, text in fitting_ticks(
+                *view.ylim[i], points=height, slack=slack, whole=self._panels.drawing.whole[1], tall=True
+            )
         ]
         places = np.array([(0.0, place) for place, _ in ticks]).reshape(-1, 2)
         yield from self._ticks(places, TICKLEFT, [text for _, text in ticks], (-1.0, 0.0), "right", "center")
@@ -278,7 +287,7 @@ class Canvas(Axes):
             self._asleep[panel] = False
             below, beside = self._edges[panel].tolist()
             ax.tick_params(bottom=below, left=beside, labelbottom=below, labelleft=beside)
-            small_labels(ax)
+            small_labels(ax, self._panels.drawing.whole)
             self._panels.link(ax, panel, self.sleeping)
         self.stale = True
 
@@ -296,5 +305,5 @@ def _label_step(points: float, needed: float) -> int:
 
 
 def _slack(step: int, gap: float) -> float:
-    """By how much of a panel labels may stick out of it when only every so manieth has any."""
-    return (step - 1) * (1 + gap) / 2 + 0.06
+    """By how much of a panel labels may stick out of it: halfway to the next one with labels."""
+    return (step - 1) * (1 + gap) / 2 + gap / 2

@@ -72,7 +72,7 @@ def compose(panels: Panels, page: Page, plain: bool) -> tuple[Figure, np.ndarray
         fig.set_layout_engine("constrained")
     axes = draw_sleeping(fig, panels) if asleep else panels.draw_real(fig, **subplot)
     for ax in axes.flat if fixed and not asleep else ():
-        small_labels(ax)
+        small_labels(ax, panels.drawing.whole)
     add_title(fig, page.title, page.styles["title"])
     if page.colored is not None:
         _colorbar(fig, axes, page.colored, page.styles["colorbar"], fixed)

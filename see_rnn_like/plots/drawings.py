@@ -22,6 +22,19 @@ from see_rnn_like.plots.panels import View
 #: Height of the marks of NaN and Inf on the bottom edge of a panel, as a share of it.
 _MARK = 0.08
 
+#: Up to so many bad cells of a heatmap are marked besides being coloured.
+_FEW = 200
+
+#: How a bad cell is marked, in `Axes.scatter`: at least so large (points²) it can be seen.
+BAD_MARK: dict[str, Any] = {"marker": "s", "s": 9, "c": BAD_CELL, "linewidths": 0, "zorder": 2}
+_LINE_MARK: dict[str, Any] = {
+    "marker": "s",
+    "markersize": 3,
+    "color": BAD_CELL,
+    "markeredgewidth": 0,
+    "zorder": 2,
+}
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -38,6 +51,11 @@ class Curves:
     colors: Sequence[Any]
     style: Mapping[str, Any]
     zero_line: bool
+
+    @property
+    def whole(self) -> tuple[bool, bool]:
+        """Timesteps are counted, values are not."""
+        return True, False
 
     def ranges(self) -> np.ndarray:
         """Lower and upper limits ``(panel, 2)`` of what is drawn; NaN if nothing is."""
@@ -108,11 +126,19 @@ class Heatmaps:
     norm: Normalize
     style: Mapping[str, Any]
 
+    @property
+    def whole(self) -> tuple[bool, bool]:
+        """Timesteps and channels are counted."""
+        return True, True
+
     def draw(self, ax: Axes, panel: int) -> None:
         """Draws one panel into its axes."""
         ax.imshow(
             self.images[panel], **{"cmap": self.cmap, "norm": self.norm, "aspect": "auto", **self.style}
         )
+        places = few_bad_cells(self.images[panel])
+        if places.size:
+            ax.scatter(*places.T, **BAD_MARK)
 
     def sketch(self, canvas: Axes, view: View) -> Iterable[Artist]:
         """One image per panel."""
@@ -127,6 +153,21 @@ class Heatmaps:
             image.set_data(self.images[panel])
             image.set_transform(canvas.transData)
             yield image
+        for i, panel in enumerate(view.panels):
+            places = few_bad_cells(self.images[panel])
+            if places.size:
+                here = view.at(i)
+                marks = here.placed(here.fractions(places[:, 0], places[None, :, 1]))[0]
+                yield Line2D(*marks.T, linestyle="none", **_LINE_MARK, transform=canvas.transData)
+
+
+def few_bad_cells(image: np.ma.MaskedArray) -> np.ndarray:
+    """Columns and rows ``(cell, 2)`` of the masked cells, none if they are many.
+
+    A single cell can be too small to be seen, so it gets a mark; many are seen without.
+    """
+    rows, columns = np.nonzero(np.ma.getmaskarray(image))
+    return np.stack([columns, rows], axis=1) if len(rows) <= _FEW else np.empty((0, 2), int)
 
 
 def _gaps(values: np.ndarray) -> np.ndarray:

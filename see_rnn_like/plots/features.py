@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, MultipleLocator, NullLocator
+from matplotlib.ticker import MultipleLocator, NullLocator
 
 from see_rnn_like.errors import ArgumentError
 from see_rnn_like.plots.colors import bad_visible, color_limits, curve_colors, point_colors
@@ -27,7 +27,7 @@ from see_rnn_like.plots.figure import (
     save_figures,
     two_numbers,
 )
-from see_rnn_like.plots.grid import Grid, share_limits, share_words, widen
+from see_rnn_like.plots.grid import Grid, share_limits, share_words, whole_locator, widen
 from see_rnn_like.plots.panels import REAL_AXES, Panels, PanelStyle, panel_texts
 from see_rnn_like.plots.titles import title_0d, title_1d, title_2d, with_counts
 from see_rnn_like.stats import number_arrays
@@ -105,7 +105,8 @@ def features_0D(
     draw_points(ax, values, colors, marker, kw["plot"], clip=not auto)
     ax.set_ylim(*limits)
     ax.set_xlabel("Sample")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(0.5, len(values) + 0.5)
+    ax.xaxis.set_major_locator(whole_locator())
     ax.xaxis.set_minor_locator(MultipleLocator(1) if len(values) <= _MINOR_TICKS else NullLocator())
     ax.set_frame_on(show_borders)
     words = title_0d(title)

@@ -15,6 +15,9 @@ from matplotlib.text import Text
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 from see_rnn_like.stats import count_nonfinite
 
+#: Keyword arguments of a text that stays legible over what is drawn.
+LEGIBLE: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 1}}
+
 #: Share of the figure's width that a title may take before it is made smaller.
 _TITLE_WIDTH = 0.97
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.ticker import Formatter, MaxNLocator
@@ -21,6 +21,7 @@ TICK_FONT = 8.0
 #: Sizes below which a float64 loses its digits.
 _TINY = 1e-290
 
+_STEPS = [1, 2, 2.5, 4, 5, 10]
 _SHARES: dict[Any, str] = {
     True: "all",
     False: "none",
@@ -161,7 +162,7 @@ def widen(limits: np.ndarray, margin: float = 0.05) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def fitting_ticks(
-    low: float, high: float, points: float, slack: float, tall: bool
+    low: float, high: float, points: float, slack: float, whole: bool = False, tall: bool = False
 ) -> list[tuple[float, str]]:
     """As many ticks of a panel, up to five, as have room for their labels.
 
@@ -170,6 +171,7 @@ def fitting_ticks(
         high: upper limit.
         points: length of the axis in points.
         slack: share of the panel by which labels may stick out of it.
+        whole: whether only whole numbers are marked.
         tall: whether the axis is a y axis.
 
     Returns:
@@ -177,7 +179,7 @@ def fitting_ticks(
     """
     kept: list[tuple[float, str]] = []
     for bins in (5, 4, 3, 2, 1):
-        locator = MaxNLocator(nbins=bins, steps=[1, 2, 2.5, 4, 5, 10])
+        locator = whole_locator(bins) if whole else MaxNLocator(nbins=bins, steps=_STEPS)
         values = np.asarray(locator.tick_values(min(low, high), max(low, high)))
         labels = number_texts(values)
         half = np.array([1.0 if tall else 0.62 * len(label) for label in labels]) * TICK_FONT / points / 2
@@ -188,6 +190,11 @@ def fitting_ticks(
         if kept and (ends[1:, 0] - ends[:-1, 1] > 0.2 * TICK_FONT / points).all():
             return kept
     return kept[:1]
+
+
+def whole_locator(bins: int | Literal["auto"] = "auto") -> MaxNLocator:
+    """Ticks at whole numbers, be it a single one."""
+    return MaxNLocator(nbins=bins, steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1)
 
 
 class NumberFormatter(Formatter):

@@ -23,6 +23,7 @@ from see_rnn_like.plots.bars import (
 )
 from see_rnn_like.plots.compose import Page, compose
 from see_rnn_like.plots.figure import (
+    LEGIBLE,
     Configs,
     Savepath,
     Styles,
@@ -39,11 +40,7 @@ from see_rnn_like.stats import detect_nans, number_arrays
 
 Cells = Sequence[Sequence[np.ndarray]]
 
-#: Text stays legible over bars.
-_INSIDE = {
-    "xycoords": "axes fraction",
-    "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 1},
-}
+_INSIDE = {"xycoords": "axes fraction", **LEGIBLE}
 _ANNOTATION = {"weight": "bold", "color": "g", "xy": (0.02, 0.7), "xycoords": "axes fraction"}
 _PADS = {"min": {"xy": (0.03, 0.1), **_INSIDE}, "max": {"xy": (0.97, 0.1), "ha": "right", **_INSIDE}}
 _SIDE = {"weight": "bold", "fontsize": 14, "xy": (1.02, 0.5), "va": "center", "xycoords": "axes fraction"}

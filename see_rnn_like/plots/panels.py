@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import AutoLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from see_rnn_like.errors import ArgumentError
-from see_rnn_like.plots.grid import TICK_FONT, Grid, NumberFormatter
+from see_rnn_like.plots.grid import TICK_FONT, Grid, NumberFormatter, whole_locator
 
 #: Grids of up to this many panels are made of real axes from the start.
 REAL_AXES = 9
@@ -68,6 +68,10 @@ class View:
 
 class Drawing(Protocol):
     """What is in the panels, and the two ways to draw it."""
+
+    @property
+    def whole(self) -> tuple[bool, bool]:
+        """Whether x and y count something, so that ticks are whole numbers."""
 
     def draw(self, ax: Axes, panel: int) -> None:
         """Draws one panel into its axes; limits and style are set by others."""
@@ -200,6 +204,9 @@ class Panels:
             ax.set_visible(False)
             return
         self.drawing.draw(ax, panel)
+        for axis, integer in zip((ax.xaxis, ax.yaxis), self.drawing.whole, strict=True):
+            if integer:
+                axis.set_major_locator(whole_locator())
         if np.isfinite(self.xlim[panel]).all():
             ax.set_xlim(*self.xlim[panel])
         if np.isfinite(self.ylim[panel]).all():
@@ -225,15 +232,21 @@ def panel_texts(annotations: Any, count: int) -> tuple[str, ...]:
     return () if texts is None else tuple(str(text) for text in texts)
 
 
-def small_labels(ax: Axes) -> None:
-    """Tick labels that need little room, as a canvas has them."""
+def small_labels(ax: Axes, whole: tuple[bool, bool]) -> None:
+    """Tick labels that need little room, as a canvas has them.
+
+    Args:
+        ax: the axes.
+        whole: whether ticks of x and y are whole numbers.
+    """
     ax.tick_params(labelsize=TICK_FONT)
-    for axis in (ax.xaxis, ax.yaxis):
+    for axis, integer in zip((ax.xaxis, ax.yaxis), whole, strict=True):
+        locator = axis.get_major_locator()
         # Not ticks that were taken away, or are on a logarithmic axis.
-        if isinstance(axis.get_major_locator(), AutoLocator):
+        if isinstance(locator, MaxNLocator):
             axis.set_major_formatter(NumberFormatter())
             # A label at the end of an axis would run into one of the next panel.
-            axis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], prune="both"))
+            axis.set_major_locator(whole_locator() if integer else MaxNLocator(nbins="auto", prune="both"))
 
 
 def annotation_size(height: float) -> float:

@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
 
 from see_rnn_like.errors import one_of
 from see_rnn_like.plots.colors import bad_visible, color_limits
+from see_rnn_like.plots.drawings import BAD_MARK, few_bad_cells
 from see_rnn_like.plots.figure import (
+    LEGIBLE,
     Configs,
     Savepath,
     Styles,
@@ -26,7 +27,7 @@ from see_rnn_like.plots.figure import (
     pair,
     save_figures,
 )
-from see_rnn_like.plots.grid import finite_range
+from see_rnn_like.plots.grid import finite_range, whole_locator
 from see_rnn_like.plots.sheets import Sheet, matrix, recurrent_sheets
 from see_rnn_like.plots.steps import literal
 from see_rnn_like.stats import detect_nans
@@ -111,7 +112,14 @@ def rnn_histogram(
         {
             "plot": {"bins": bins, "density": True},
             "plot-bias": {"bins": bins, "density": True},
-            "annot": {"fontsize": 12, "weight": "bold", "xy": (0.98, 0.95), "ha": "right", "va": "top"},
+            "annot": {
+                "fontsize": 12,
+                "weight": "bold",
+                "xy": (0.98, 0.95),
+                "ha": "right",
+                "va": "top",
+                **LEGIBLE,
+            },
         },
     )
     sheets = recurrent_sheets(model, _id, layer, input_data, labels, mode, data)
@@ -236,7 +244,14 @@ def _styles(configs: Configs | None, figsize: tuple[float, float], elements: Sty
         "subtitle": {"fontsize": 13, "weight": "bold"},
         "xlabel": bold,
         "ylabel": bold,
-        "annot-nan": {"fontsize": 12, "weight": "bold", "color": "red", "xy": (0.02, 0.95), "va": "top"},
+        "annot-nan": {
+            "fontsize": 12,
+            "weight": "bold",
+            "color": "red",
+            "xy": (0.02, 0.95),
+            "va": "top",
+            **LEGIBLE,
+        },
         "save": {},
     }
     return merge_styles(configs, elements | common)
@@ -363,16 +378,19 @@ def _draw_heatmap(
         ax.set_xticks(np.arange(gates) * units + (units - 1) / 2, names, weight="bold")
         ax.tick_params(axis="x", length=0)
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(whole_locator())
+    ax.yaxis.set_major_locator(whole_locator())
+    places = few_bad_cells(shown)
+    if places.size:
+        ax.scatter(*places.T, **BAD_MARK)
     role = str(block.name)
     ax.set_title("\n".join([_TITLES.get(role, role.upper()), *_nonfinite_by_gate(block)]), **kw["subtitle"])
     return image
 
 
 def _gates_line(block: xr.DataArray) -> str:
-    units = f"{block.sizes['unit']} units"
-    return f"Gates of {units}" if block.sizes["gate"] > 1 else units.capitalize()
+    units = f"{block.sizes['unit']} unit{'s' * (block.sizes['unit'] > 1)}"
+    return f"Gates of {units}" if block.sizes["gate"] > 1 else units
 
 
 def _rows_line(block: xr.DataArray) -> str:

@@ -175,7 +175,7 @@ def _facts(run: History) -> list[tuple[str, str]]:
     meta = run.meta
     model, optimizer = meta.get("model") or {}, meta.get("optimizer") or {}
     fits = meta.get("fits") or []
-    spent = float(run.logs()["seconds"].sum()) if run.steps else 0.0
+    seconds = float(run.logs()["seconds"].median()) if run.steps else 0.0
     facts: list[tuple[str, Any]] = [
         ("Model", model.get("name")),
         ("Parameters", f"{model['parameters']:,}" if model.get("parameters") is not None else None),
@@ -188,10 +188,7 @@ def _facts(run: History) -> list[tuple[str, str]]:
         ("Batch size", ", ".join(dict.fromkeys(str(f["batch_size"]) for f in fits if f.get("batch_size")))),
         ("Calls of fit", len(fits) if len(fits) > 1 else None),
         ("jit_compile", meta.get("jit_compile")),
-        (
-            "Time spent recording",
-            f"{spent:.2f} s, {spent / len(run.steps) * 1e3:.1f} ms a step" if spent else None,
-        ),
+        ("A recorded step took", f"{seconds * 1e3:.1f} ms (median)" if seconds else None),
         ("Started", str(meta.get("started") or "").replace("T", " ")),
         ("Finished", str(meta.get("finished") or "").replace("T", " ")),
         ("Versions", _versions(meta)),
