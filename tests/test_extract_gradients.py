@@ -396,6 +396,7 @@ def test_input_of_sequential_and_subclassed_models():
     sequential.compile("sgd", "mse")
     close(get_gradients(sequential, "input", x, y), 2.0 * (x - y) / 6)
     close(get_gradients(sequential, None, x, y, params=sequential.inputs[0]), 2.0 * (x - y) / 6)
+    close(get_gradients(sequential, None, x, y, params=sequential.layers[0].output), 2.0 * (x - y) / 6)
 
 
 def test_gradients_of_what_is_no_float_are_refused_by_name():
@@ -754,6 +755,51 @@ def test_losses_not_built_yet_stay_so_over_several_shapes():
             gradient = get_gradients(model, "p", x, y)
         close(gradient, 2 * (model.predict_on_batch(x)[0] - y[0]) / size)
     assert model.metrics_names == ["loss"]
+
+
+def test_losses_built_in_between_are_not_changed_either():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, [layers.Dense(1, name="p")(inputs), layers.Dense(2, name="q")(inputs)])
+    model.compile("sgd", ["mse", "mae"], metrics=[["mae"], ["mse"]])
+    x, y = data(4, 3), [data(4, 1), data(4, 2)]
+    get_gradients(model, "p", x, y)
+    model.fit(x, y, verbose=0)
+    assert "p_loss" in model.metrics_names
+    for size in (4, 3):  # as compiled before, and compiled again with the losses there are now
+        with nothing_changes(model, x, y):
+            get_gradients(model, "p", x[:size], [part[:size] for part in y])
+
+
+def test_a_callback_that_looks_does_not_change_the_training():
+    weights = []
+    for look in (False, True):
+        keras.utils.set_random_seed(3)
+        x, y = (
+            keras.random.normal((12, 6, 3), seed=1).numpy(),
+            keras.random.normal((12, 6, 1), seed=2).numpy(),
+        )
+        inputs = keras.Input((6, 3))
+        h = layers.BatchNormalization()(layers.GRU(4, dropout=0.4, return_sequences=True)(inputs))
+        model = keras.Model(inputs, layers.Dense(1)(h))
+        model.compile("adam", "mse", metrics=["mae"])
+
+        def looks(batch, logs, model=model, x=x, y=y):
+            get_gradients(model, "*", x, y, learning_phase=1)
+
+        looking = keras.callbacks.LambdaCallback(on_train_batch_end=looks)
+        history = model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[looking] if look else [])
+        weights.append([*model.get_weights(), *history.history["loss"], *history.history["mae"]])
+    for without, with_us in zip(*weights, strict=True):
+        np.testing.assert_array_equal(without, with_us)
+
+
+def test_eager_calls_pile_nothing_up():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, activity_regularizer="l2")])
+    model.compile("sgd", "mse", run_eagerly=True)
+    for _ in range(3):
+        get_gradients(model, 0, data(2, 3), data(2, 2))
+    (step,) = oneshot._programs[model].by_request.values()
+    assert step._kept == []
 
 
 def test_running_loss_metric_is_not_changed():

@@ -262,6 +262,10 @@ def test_list_models_take_dicts_by_input_name():
     a, b = data(2, 3), data(2, 3)
     close(get_outputs(model, "d", {"second": b, "first": a}), get_outputs(model, "d", [a, b]))
     np.testing.assert_array_equal(get_outputs(model, "second", {"second": b, "first": a}), b)
+    with pytest.raises(
+        ArgumentError, match="the model takes an input 'second'; input_data has 'first', 'secnd'"
+    ):
+        get_outputs(model, "second", {"first": a, "secnd": b})
 
 
 def test_masks_reach_the_layers_as_in_predict():
@@ -353,7 +357,7 @@ def dropout_model():
     h = layers.Dropout(0.5, seed=1, name="drop")(h)
     model = keras.Model(inputs, layers.Dense(1, name="head")(h))
     model.compile("adam", "mse", metrics=["mae"])
-    model.fit(data(8, 6, 3), data(8, 6, 1), epochs=1, verbose=0)
+    model.train_on_batch(data(8, 6, 3), data(8, 6, 1))
     return model
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from unchanged import nothing_changes
 
 from see_rnn_like.errors import ArgumentError, ForeignModelError, UnknownLayerError, UnsupportedLayerError
 from see_rnn_like.extract.layers import get_full_name, get_layer
@@ -105,6 +106,21 @@ def test_what_comes_back_can_be_changed_without_changing_the_model(model):
             value[:] = 17.0
     for was, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(was, now)
+
+
+def test_nothing_of_the_model_changes(model, capsys):
+    x = np.zeros((2, 7, 3), "float32")
+    model(x)
+    with nothing_changes(model):
+        get_layer(model, "*")
+        get_full_name(model, "*")
+        get_weights(model, "*", as_dict=True)
+        get_rnn_weights(model, "bi", concat_gates=False)
+        get_rnn_weights(model, "bi", as_tensors=True, concat_gates=False)
+        rnn_summary(model.get_layer("bi"))
+        get_weight_penalties(model)
+        weight_loss(model)
+        weights_norm(model, "*", verbose=1)
 
 
 def test_bfloat16_weights_come_as_float32():

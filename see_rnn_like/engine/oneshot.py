@@ -19,7 +19,12 @@ import keras
 import tensorflow as tf
 
 from see_rnn_like.engine.taps import replaced
-from see_rnn_like.engine.untouched import state_variables, untouched_attributes, untouched_variables
+from see_rnn_like.engine.untouched import (
+    metric_variables,
+    state_variables,
+    untouched_attributes,
+    untouched_variables,
+)
 
 #: Compiled requests kept per model; the one not used for longest goes first.
 _KEPT_REQUESTS = 32
@@ -144,7 +149,7 @@ def _run(model: Any, request: _Request, data: tuple[Any, ...]) -> Found:
         if len(programs.by_request) > _KEPT_REQUESTS:
             programs.by_request.popitem(last=False)
     programs.by_request.move_to_end(key)
-    with untouched_variables(programs.state):
+    with untouched_variables([*programs.state, *metric_variables(model)]):
         return programs.by_request[key](*data)
 
 
@@ -212,8 +217,10 @@ class _Step:
     def __call__(self, *data: Any) -> Found:
         model: Any = self._model()
         wanted = tuple(item() for item in self._wanted)
-        request = _Request(self._kind, wanted, self._training, self._clip, self._kept)
-        with untouched_attributes(model._flatten_layers(), self._kept):
+        # Run eagerly, nothing is needed any more once the call is over.
+        kept = [] if tf.executing_eagerly() else self._kept
+        request = _Request(self._kind, wanted, self._training, self._clip, kept)
+        with untouched_attributes(model._flatten_layers(), kept):
             return _STEPS[self._kind](model, request, *data)
 
 

@@ -13,21 +13,26 @@ _CONTAINERS = (list, dict, set)
 
 
 def state_variables(model: Any) -> list[Any]:
-    """Every variable a forward pass or a loss of the model may write.
+    """Every variable a forward pass of the model may write.
 
     Args:
         model: a built Keras 3 model.
 
     Returns:
         TensorFlow variables: weights (some layers write them in training mode, `SpectralNormalization` for
-        one), states of random generators, metrics, and what layers hold in attributes without telling
-        Keras, as stateful RNNs do.
+        one), states of random generators, and what layers hold in attributes without telling Keras, as
+        stateful RNNs do. Metrics are in `metric_variables`: they may come later.
     """
-    known = [variable.value for variable in (*model.variables, *model.metrics_variables)]
+    known = [variable.value for variable in model.variables]
     for layer in model._flatten_layers():
         for value in vars(layer).values():
             known.extend(_variables_in(value))
     return list({id(variable): variable for variable in known}.values())
+
+
+def metric_variables(model: Any) -> list[Any]:
+    """The TensorFlow variables of all metrics a model has by now, of its losses too."""
+    return [variable.value for variable in model.metrics_variables]
 
 
 def _variables_in(value: Any) -> Iterator[Any]:

@@ -78,10 +78,17 @@ def _output_target(model: Any, found: ids.NamedLayer, x: Any) -> Target:
 
 
 def _place(model: Any, tensor: Any, x: Any) -> int | str:
-    """Where in the inputs given the value of one of the model's input tensors stands."""
+    """Where in the inputs given the value of one of the model's input tensors stands.
+
+    Raises:
+        ArgumentError: if it is missing.
+    """
     if isinstance(x, dict):
         keys = model.input if isinstance(model.input, dict) else {t.name: t for t in model.inputs}
-        return next(key for key, known in keys.items() if known is tensor)
+        key = str(next(key for key, known in keys.items() if known is tensor))
+        if key not in x:
+            raise ArgumentError(f"the model takes an input {key!r}; input_data has {', '.join(map(repr, x))}")
+        return key
     return next(i for i, known in enumerate(model.inputs) if known is tensor)
 
 
