@@ -4,6 +4,8 @@ A tensor is reduced, per gate where there are gates, to eight sums (`MOMENTS`) a
 histogram. Both merge exactly: adding two of them gives those of the concatenated data (min and max
 merge by min and max). Everything a person reads (mean, norm, …) is derived from them by `describe`.
 
+Subnormal numbers count as zero, as they do in the arithmetic of most devices.
+
 The engine computes the same numbers inside the training graph; tests hold the two together.
 
 Histogram bins are powers of two, read off the exponent of the float: bin `EXPONENTS[0]` holds
@@ -55,14 +57,17 @@ def moments(array: Any, gate_axis: int | None = None) -> np.ndarray:
     nan, inf = np.isnan(groups), np.isinf(groups)
     finite = ~(nan | inf)
     kept = np.where(finite, groups, 0.0)
+    # The sums of float64 values beyond 1e154 may be infinite; that is their value, not an accident.
+    with np.errstate(over="ignore"):
+        total, squares = kept.sum(1), np.square(kept).sum(1)
     return np.stack(
         [
             np.full(len(groups), groups.shape[1], "float64"),
             nan.sum(1),
             inf.sum(1),
             (groups == 0).sum(1),
-            kept.sum(1),
-            np.square(kept).sum(1),
+            total,
+            squares,
             np.min(groups, 1, where=finite, initial=np.inf),
             np.max(groups, 1, where=finite, initial=-np.inf),
         ],
@@ -154,7 +159,12 @@ def describe(sums: np.ndarray, dims: tuple[str, ...]) -> xr.Dataset:
 
 
 def _groups(array: Any, gate_axis: int | None) -> np.ndarray:
-    values = np.asarray(array).astype("float64")
+    values = np.asarray(array)
+    # bfloat16 is no floating type to NumPy; half precision has no subnormals once it is float32.
+    values = values.astype("float32" if values.dtype.itemsize == 2 else values.dtype)
+    if values.dtype.kind == "f":
+        values = np.where(np.abs(values) < np.finfo(values.dtype).tiny, 0, values)
+    values = values.astype("float64")
     if gate_axis is None:
         return values.reshape(1, -1)
     return np.moveaxis(values, gate_axis, 0).reshape(values.shape[gate_axis], -1)

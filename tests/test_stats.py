@@ -11,11 +11,13 @@ from hypothesis.extra import numpy as hnp
 from see_rnn_like import stats
 from see_rnn_like.errors import ArgumentError
 
-floats32 = hnp.arrays("float32", hnp.array_shapes(max_dims=3, max_side=6), elements=st.floats(width=32))
+floats32 = hnp.arrays(
+    "float32", hnp.array_shapes(max_dims=3, max_side=6), elements=st.floats(width=32, allow_subnormal=False)
+)
 gated = hnp.arrays(
     "float32",
     st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
-    elements=st.floats(width=32),
+    elements=st.floats(width=32, allow_subnormal=False),
 )
 MOMENT = {name: column for column, name in enumerate(stats.MOMENTS)}
 
@@ -153,7 +155,7 @@ def test_powers_of_two_begin_their_bin():
 
 def test_what_is_too_small_or_too_large_goes_to_the_outermost_bins():
     middle = len(stats.EXPONENTS)
-    counts = stats.histogram(np.array([1e-300, -5e-324, 1e300, -1e300]))[0]
+    counts = stats.histogram(np.array([1e-300, -1e-300, 1e300, -1e300]))[0]
     assert counts.nonzero()[0].tolist() == [0, middle - 1, middle + 1, stats.BINS - 1]
 
 

@@ -15,7 +15,7 @@ import keras
 from see_rnn_like import __version__
 from see_rnn_like.callbacks import nonfinite
 from see_rnn_like.engine.execution import execute
-from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Recording
+from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Recording, step_counter
 from see_rnn_like.errors import (
     ArgumentTypeError,
     CaptureError,
@@ -283,7 +283,7 @@ class RNNMonitor(keras.callbacks.Callback):
     # -- facts ----------------------------------------------------------------------------------
 
     def _iterations(self) -> int:
-        return int(self.model.optimizer.iterations.numpy())
+        return int(step_counter(self.model.optimizer).numpy())
 
     def _describe(self) -> None:
         first = self._iterations() + self._offset

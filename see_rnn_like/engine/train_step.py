@@ -49,7 +49,7 @@ class Recording:
     """What one instrumented step brought to the host.
 
     Attributes:
-        step: `optimizer.iterations` before the update.
+        step: training steps before this one, see `step_counter`.
         seconds: how long the step took, recording included.
         applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
         infos: the recorded tensors in execution order.
@@ -174,7 +174,7 @@ class InstrumentedStep:
     def _recorded_step(self, iterator: Any) -> tuple[Any, Any, Any]:
         """One step on the iterator's next batch; weights are read outside the (perhaps XLA) step."""
         data = _next_batch(iterator)
-        iterations = self.model.optimizer.iterations
+        iterations = step_counter(self.model.optimizer)
         first = tf.identity(iterations)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
@@ -280,17 +280,16 @@ class InstrumentedStep:
         attrs: dict[str, Any] = {"from": "training batch", "as": "received by the optimizer"}
         if clips:
             attrs["clipping"] = f"before {', '.join(clips)}"
+        if optimizer.gradient_accumulation_steps:
+            attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
         return attrs | _scale_attrs(scale)
 
     def _packed(self, named: dict[str, Any]) -> dict[str, Any]:
         """Reduces every tensor and stacks the results, so that few tensors travel to the host."""
         gates = [max(len(info.gates), 1) for info in self._layout.infos]
-        tensors = list(named.values())
-        pairs = list(zip(tensors, gates, strict=True))
-        packed: dict[str, Any] = {
-            "moments": tf.concat([summaries.moments(tensor, count) for tensor, count in pairs], 0),
-            "histograms": tf.concat([summaries.histogram(tensor, count) for tensor, count in pairs], 0),
-        }
+        pairs = zip(named.values(), gates, strict=True)
+        moments, histograms = zip(*(summaries.summarize(tensor, n) for tensor, n in pairs), strict=True)
+        packed: dict[str, Any] = {"moments": tf.concat(moments, 0), "histograms": tf.concat(histograms, 0)}
         if self.level == "full":
             packed["values"] = named
         return packed
@@ -314,6 +313,15 @@ class InstrumentedStep:
             {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
             tuple(self._layout.notes),
         )
+
+
+def step_counter(optimizer: Any) -> Any:
+    """The variable in which an optimizer counts training steps.
+
+    Under gradient accumulation these are the micro-steps (`optimizer.iterations` then counts the updates);
+    under loss scaling a skipped step is not counted.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
 
 
 def _from_iterator(step: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import math
 import platform
 import subprocess
 from typing import Any
@@ -27,7 +28,7 @@ def describe_model(model: Any) -> dict[str, Any]:
     model.summary(print_fn=lambda line, **_: text.write(f"{line}\n"), line_length=100)
     return {
         "name": model.name,
-        "parameters": int(model.count_params()),
+        "parameters": _size(model),
         "layers": [_describe_layer(site.path, site.layer) for site in sites(model)],
         "summary": text.getvalue(),
         "config": _config_of(model),
@@ -70,10 +71,15 @@ def _describe_layer(path: str, layer: Any) -> dict[str, Any]:
     return {
         "path": path,
         "class": type(layer).__name__,
-        "parameters": int(layer.count_params()) if layer.built else 0,
+        "parameters": _size(layer),
         "output_shape": _output_shape(layer),
         "trainable": bool(layer.trainable),
     }
+
+
+def _size(layer: Any) -> int:
+    # Not `count_params()`: it refuses subclassed models, which Keras builds without saying so.
+    return sum(math.prod(variable.shape) for variable in layer.weights)
 
 
 def _output_shape(layer: Any) -> str | None:
