@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 _HOME = {
     "RNNMonitor": "callbacks.monitor",
     "Run": "run",
+    "recover": "store",
     "TensorKey": "labels",
     "Schedule": "schedule",
     "every": "schedule",
@@ -50,6 +51,7 @@ _HOME = {
     "clipnums": "plots.figure",
     "plot_norms": "plots.history",
     "plot_histograms": "plots.history",
+    "plot_events": "plots.history",
     "plot_loss": "plots.history",
     "plot_update_ratio": "plots.history",
 }
@@ -71,11 +73,18 @@ if TYPE_CHECKING:
     from see_rnn_like.plots.features import features_0D, features_1D, features_2D
     from see_rnn_like.plots.figure import clipnums, scalefig
     from see_rnn_like.plots.histograms import features_hist, features_hist_v2, hist_clipped
-    from see_rnn_like.plots.history import plot_histograms, plot_loss, plot_norms, plot_update_ratio
+    from see_rnn_like.plots.history import (
+        plot_events,
+        plot_histograms,
+        plot_loss,
+        plot_norms,
+        plot_update_ratio,
+    )
     from see_rnn_like.plots.rnn import rnn_heatmap, rnn_histogram
     from see_rnn_like.run import Run
     from see_rnn_like.schedule import Schedule, at, every, first, log_spaced
     from see_rnn_like.stats import detect_nans
+    from see_rnn_like.store import recover
 
 
 def __getattr__(name: str) -> Any:

@@ -71,6 +71,8 @@ PUBLIC = {
     "features_hist_v2",
     "first",
     "gate_saturation",
+    "plot_events",
+    "recover",
     "get_full_name",
     "get_gradients",
     "get_layer",

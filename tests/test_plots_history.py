@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 
@@ -17,7 +18,6 @@ from see_rnn_like.plots.distribution import value_axis
 from see_rnn_like.plots.history import plot_histograms, plot_norms, plot_update_ratio
 from see_rnn_like.plots.steps import BAD, bad_text, cell_edges, literal, scale_steps
 from see_rnn_like.plots.timeline import plot_events, plot_loss
-from tests.made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 
 KERNEL = "lstm/forward/kernel:gradient"
 

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 from matplotlib.figure import Figure
 
 import see_rnn_like.report
@@ -24,7 +25,6 @@ from see_rnn_like.report import write_report
 from see_rnn_like.report.page import STATISTICS, build_page
 from see_rnn_like.report.svg import DARK_PAGE, contrast, drawing_style, on_dark, theme, to_svg
 from see_rnn_like.report.write import render
-from tests.made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 
 SCRIPT = "<script>alert(1)</script>"
 META = {
@@ -627,7 +627,7 @@ def test_a_directory_one_may_not_write_to(small, tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[1])
-from tests.made_up_run import empty_run
+from made_up_run import empty_run
 from see_rnn_like.errors import StoreError
 from see_rnn_like.report import write_report
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -642,7 +642,7 @@ except StoreError as error:
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files as POSIX has it")
 def test_a_disk_without_room_leaves_nothing_behind(tmp_path):
     target = tmp_path / "report.html"
-    command = [sys.executable, "-c", FULL_DISK, str(Path(__file__).parents[1]), str(target)]
+    command = [sys.executable, "-c", FULL_DISK, str(Path(__file__).parent), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"the report cannot be written to '{target}': File too large"
     assert os.listdir(tmp_path) == []

@@ -5,11 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 
 from see_rnn_like.history import Event
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.report import write_report
-from tests.made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs Playwright for Python: pip install playwright"
