@@ -67,13 +67,16 @@ class Labels(PathCollection):
         self.texts = tuple(texts)
         self._anchors = np.asarray(anchors, dtype=float)
         self._anchored = transform
-        corners = {text: shape.get_extents().extents for text, shape in shapes.items()}
-        self._corners = np.array([corners[text] for text in texts]).reshape(-1, 2, 2) * dpi / 72
+        self._pixels_per_point = dpi / 72
 
     def get_window_extent(self, renderer: Any = None) -> Bbox:
         """The box around all texts in pixels, for layouts and for saving with ``bbox_inches="tight"``."""
-        places = self._anchored.transform(self._anchors)[:, None] + self._corners
-        return Bbox([places[:, 0].min(axis=0), places[:, 1].max(axis=0)])
+        # By the points that define a shape: all of it lies between them.
+        points = [np.asarray(path.vertices) for path in self.get_paths()]
+        low = np.array([each.min(axis=0) for each in points]) * self._pixels_per_point
+        high = np.array([each.max(axis=0) for each in points]) * self._pixels_per_point
+        places = self._anchored.transform(self._anchors)
+        return Bbox([(places + low).min(axis=0), (places + high).max(axis=0)])
 
 
 def _shape(text: str, font: FontProperties, ha: str, va: str, shift: tuple[float, float]) -> Path:
