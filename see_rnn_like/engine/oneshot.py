@@ -15,7 +15,6 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from see_rnn_like.engine.taps import replaced
@@ -25,6 +24,7 @@ from see_rnn_like.engine.untouched import (
     untouched_attributes,
     untouched_variables,
 )
+from see_rnn_like.models.layout import is_variable
 
 #: Compiled requests kept per model; the one not used for longest goes first.
 _KEPT_REQUESTS = 32
@@ -266,9 +266,9 @@ class _Recorder:
     def _note(self, source: Any, outputs: Any) -> Any:
         if self._graph is not None and tf.compat.v1.get_default_graph() is not self._graph:
             return outputs
-        passed = [self._own(tensor) for tensor in keras.tree.flatten(outputs)]
+        passed = [self._own(tensor) for tensor in tf.nest.flatten(outputs)]
         self.calls.setdefault(id(source), []).append([t for t in passed if tf.is_tensor(t)])
-        return keras.tree.pack_sequence_as(outputs, passed)
+        return tf.nest.pack_sequence_as(outputs, passed)
 
     def _own(self, tensor: Any) -> Any:
         if not tf.is_tensor(tensor):
@@ -339,15 +339,15 @@ def _loss(model: Any, request: _Request, x: Any, y: Any, y_pred: Any, sample_wei
     # Its metrics are variables, which a traced function may not make; another thread is not in the trace.
     with concurrent.futures.ThreadPoolExecutor(1) as outside:
         outside.submit(another.build, y, y_pred).result()
-    request.kept.append(another.variables)
+    request.kept.append(another)
     with replaced(model, "_compile_loss", another):
         return model.compute_loss(**arguments)
 
 
 def _inputs(x: Any, place: int | str | None) -> list[Any]:
     if place is None:
-        return list(keras.tree.flatten(x))
-    return [x[place] if isinstance(place, str) else keras.tree.flatten(x)[place]]
+        return list(tf.nest.flatten(x))
+    return [x[place] if isinstance(place, str) else tf.nest.flatten(x)[place]]
 
 
 def _tensors(item: Wanted, x: Any, recorder: _Recorder) -> list[list[Any]]:
@@ -367,7 +367,7 @@ def _outputs(model: Any, request: _Request, x: Any) -> Found:
 
 
 def _gradients(model: Any, request: _Request, x: Any, y: Any, sample_weight: Any) -> Found:
-    x = keras.tree.map_structure(tf.identity, x)
+    x = tf.nest.map_structure(tf.identity, x)
     optimizer = _optimizer(model)
     # In a graph a persistent tape makes the one backward pass a fifth slower; see `_on_probabilities`.
     with tf.GradientTape(persistent=tf.executing_eagerly()) as tape:
@@ -380,7 +380,7 @@ def _gradients(model: Any, request: _Request, x: Any, y: Any, sample_weight: Any
         flat = [tensor for calls in found for call in calls for tensor in call]
         bypassed = [tensor for tensor in flat if id(tensor) in recorder.bypassed]
         if bypassed:
-            plain = keras.tree.map_structure(_without_shortcut, y_pred)
+            plain = tf.nest.map_structure(_without_shortcut, y_pred)
             through, _ = _scaled(optimizer, _loss(model, request, x, y, plain, sample_weight))
     groups = _groups(model, flat, recorder.bypassed, request.clip)
     sources = [source for group in groups for source in group]
@@ -406,9 +406,9 @@ def _groups(model: Any, flat: Sequence[Any], bypassed: set[int], clip: bool) -> 
 
     Under `global_clipnorm` all trained weights share a norm, asked for or not.
     """
-    tensors = [t for t in flat if not isinstance(t, keras.Variable)]
+    tensors = [t for t in flat if not is_variable(t)]
     tensors = [t for t in tensors if t.dtype.is_floating and id(t) not in bypassed]
-    weights = [v for v in flat if isinstance(v, keras.Variable)]
+    weights = [v for v in flat if is_variable(v)]
     trainable = {id(v): v for v in model.trainable_weights}
     trained = [v for v in weights if id(v) in trainable]
     if trained and clip and _clips_globally(_optimizer(model)):

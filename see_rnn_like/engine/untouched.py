@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from see_rnn_like.models.layout import is_variable
+
 _CONTAINERS = (list, dict, set)
 
 
@@ -36,7 +38,7 @@ def metric_variables(model: Any) -> list[Any]:
 
 
 def _variables_in(value: Any) -> Iterator[Any]:
-    if isinstance(value, keras.Variable):
+    if is_variable(value):
         yield value.value
     elif isinstance(value, tf.Variable):
         yield value

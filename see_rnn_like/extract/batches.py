@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
+from see_rnn_like.models.layout import is_variable
 
 _FORMS = (
     "arrays, a list or dict of arrays, a tf.data.Dataset, a keras.utils.PyDataset or a generator of batches"
@@ -88,7 +89,7 @@ def _only_one(name: str, given: Any, read: Any) -> Any:
 def _tensors(name: str, data: Any) -> Any:
     if data is None:
         return None
-    return keras.tree.map_structure(_Converter(name), data)
+    return tf.nest.map_structure(_Converter(name), data)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class _Converter:
     def __call__(self, leaf: Any) -> Any:
         if leaf is None or tf.is_tensor(leaf):
             return leaf
-        if isinstance(leaf, keras.Variable):
+        if is_variable(leaf):
             return tf.convert_to_tensor(leaf)
         if isinstance(leaf, bool | int | float | complex | str | bytes):
             raise ArgumentTypeError(f"{self.name} must be {_FORMS}; it holds the bare value {leaf!r}")

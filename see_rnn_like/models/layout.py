@@ -112,6 +112,14 @@ def require_keras_model(model: Any) -> None:
         )
 
 
+def is_variable(value: Any) -> bool:
+    """Whether something is a Keras variable.
+
+    By what it has, not by its class: the `keras.Variable` of Keras 3.0 is no base of its own variables.
+    """
+    return hasattr(value, "path") and hasattr(value, "assign")
+
+
 def sites(model: Any) -> list[Site]:
     """Every layer of a model that computes something, in the order of `model.layers`, nested ones in place.
 
