@@ -4,13 +4,14 @@
     python benchmarks/plots.py --repeats 9 --out plots.json
 
 Every repeat times all contenders one after the other, in a new order each time, so that what else runs
-on the machine hits all of them alike; ratios are taken within a repeat. The spread is half the distance
-of the quartiles.
+on the machine hits all of them alike; ratios are taken within a repeat. Times are processor time, which
+other programs disturb least. The spread is half the distance of the quartiles.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import statistics
@@ -95,7 +96,8 @@ PROMISES = (
 
 
 def seconds(draw: Callable[[], Any]) -> float:
-    """Time to make the figures of a call and draw them."""
+    """Processor time to make the figures of a call and draw them, on one core."""
+    gc.collect()  # else one contender pays for the figures of another
     start = time.process_time()
     draw()
     for number in plt.get_fignums():

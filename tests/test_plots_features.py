@@ -415,6 +415,16 @@ def test_one_colour_bar_for_all_panels(samples, tight):
 
 
 @pytest.mark.parametrize("samples", [2, 20])
+def test_heatmaps_can_be_turned_and_placed(samples):
+    data = RNG.normal(size=(samples, 6, 5))
+    axes = features_2D(data, configs={"plot": {"origin": "lower"}})[1]
+    assert axes[0, 0].get_ylim() == (-0.5, 5.5)
+    axes = features_2D(data, configs={"plot": {"extent": (0, 1, 0, 2), "interpolation": "nearest"}})[1]
+    assert axes[0, 0].get_xlim() == (0, 1)
+    assert axes[0, 0].images[0].get_interpolation() == "nearest"
+
+
+@pytest.mark.parametrize("samples", [2, 20])
 def test_frames_have_width_and_colour(samples):
     axes = features_2D(np.zeros((samples, 3, 4)), borderwidth=2, bordercolor="lime")[1]
     spine = axes[0, 0].spines["top"]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -93,6 +94,29 @@ def test_configs_are_laid_over_the_defaults_key_by_key_and_not_changed():
     assert configs == {"title": {"fontsize": 9}, "pad": {"min": {"xy": (0, 0)}}}
     assert defaults["title"]["fontsize"] == 14
     assert defaults["pad"]["min"]["c"] == 2
+
+
+def test_either_name_of_an_argument_is_taken():
+    style = {
+        "plot": {"lw": 3, "ls": "--"},
+        "annot": {"size": 7, "fontweight": "normal"},
+        "title": {"size": 8},
+    }
+    fig, axes = features_1D(np.zeros((4, 2)), configs=style)
+    line, text = axes[0, 0].lines[0], axes[0, 0].texts[0]
+    assert (line.get_linewidth(), line.get_linestyle()) == (3, "--")
+    assert (text.get_fontsize(), text.get_fontweight()) == (7, "normal")
+    assert fig._suptitle.get_fontsize() == 8
+    with pytest.raises(AttributeError, match="lines"):
+        features_1D(np.zeros((4, 2)), configs={"plot": {"lines": 3}})
+
+
+@pytest.mark.parametrize("setting", ["figure.constrained_layout.use", "figure.autolayout"])
+def test_a_layout_set_for_all_figures_does_no_harm(setting):
+    with mpl.rc_context({setting: True}):
+        for channels in (3, 20):
+            fig, _ = features_1D(np.zeros((4, channels)), tight=True)
+            fig.canvas.draw()
 
 
 # ---- size ------------------------------------------------------------------------------------------

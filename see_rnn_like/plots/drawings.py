@@ -161,6 +161,15 @@ class Heatmaps:
                 yield Line2D(*marks.T, linestyle="none", **_LINE_MARK, transform=canvas.transData)
 
 
+def image_limits(
+    panels: int, rows: int, columns: int, style: Mapping[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of the x and y axes of heatmaps ``(panel, 2)``; NaN if their style places them elsewhere."""
+    if {"extent", "origin"} & set(style):
+        return np.full((panels, 2), np.nan), np.full((panels, 2), np.nan)
+    return np.tile([-0.5, columns - 0.5], (panels, 1)), np.tile([rows - 0.5, -0.5], (panels, 1))
+
+
 def few_bad_cells(image: np.ma.MaskedArray) -> np.ndarray:
     """Columns and rows ``(cell, 2)`` of the masked cells, none if they are many.
 

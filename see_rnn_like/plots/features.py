@@ -16,7 +16,7 @@ from matplotlib.ticker import MultipleLocator, NullLocator
 from see_rnn_like.errors import ArgumentError
 from see_rnn_like.plots.colors import bad_visible, color_limits, curve_colors, point_colors
 from see_rnn_like.plots.compose import Page, compose
-from see_rnn_like.plots.drawings import Curves, Heatmaps, draw_points
+from see_rnn_like.plots.drawings import Curves, Heatmaps, draw_points, image_limits
 from see_rnn_like.plots.figure import (
     Configs,
     Savepath,
@@ -290,8 +290,7 @@ def features_2D(
         Grid.of(n, n_rows),
         drawing,
         PanelStyle(pair("show_xy_ticks", show_xy_ticks), show_borders, borderwidth, bordercolor),
-        np.tile([-0.5, width - 0.5], (n, 1)),
-        np.tile([height - 0.5, -0.5], (n, 1)),
+        *image_limits(n, height, width, kw["plot"]),
         share_words(share_xy),
     )
     words = title_2d(title, values.ndim, timesteps_xaxis, limits)

@@ -15,6 +15,16 @@ from matplotlib.text import Text
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 from see_rnn_like.stats import count_nonfinite
 
+#: Arguments that matplotlib knows by two names, and refuses if it gets both.
+_ONE_NAME = {
+    "fontweight": "weight",
+    "horizontalalignment": "ha",
+    "ls": "linestyle",
+    "lw": "linewidth",
+    "size": "fontsize",
+    "verticalalignment": "va",
+}
+
 #: Keyword arguments of a text that stays legible over what is drawn.
 LEGIBLE: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 1}}
 
@@ -57,7 +67,7 @@ def merge_styles(configs: Configs | None, defaults: Styles) -> Styles:
 def _overlay(key: str, under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(over, Mapping):
         raise ArgumentTypeError(f"configs[{key!r}] is a dict of keyword arguments; got {over!r}")
-    merged = {**under, **over}
+    merged = {**under, **{_ONE_NAME.get(name, name): value for name, value in over.items()}}
     nested = [name for name, value in under.items() if isinstance(value, Mapping)]
     return merged | {name: _overlay(name, under[name], merged[name]) for name in nested}
 
@@ -114,11 +124,12 @@ def new_figure(subplot: dict[str, Any], w: float, h: float) -> Figure:
         raise ArgumentError(f"w and h scale the figure and must be positive; got w={w!r}, h={h!r}")
     settings = {
         name: subplot.pop(name)
-        for name in ("figsize", "dpi", "facecolor", "edgecolor", "frameon", "num", "clear", "layout")
+        for name in ("figsize", "dpi", "facecolor", "edgecolor", "frameon", "num", "clear")
         if name in subplot
     }
     width, height = settings.pop("figsize")
-    fig = plt.figure(figsize=(width * w, height * h), **settings)
+    # A layout that the user has set for all figures is none for grids with margins of their own.
+    fig = plt.figure(figsize=(width * w, height * h), layout="none", **settings)
     scalefig(fig)
     return fig
 
