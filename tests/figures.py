@@ -51,7 +51,9 @@ def nothing_is_cut_off(fig):
     fig.canvas.draw()
     drawn, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
     slack = 1 / fig.dpi
-    return drawn.x0 >= -slack and drawn.y0 >= -slack and drawn.x1 <= width + slack and drawn.y1 <= height + slack
+    return (
+        drawn.x0 >= -slack and drawn.y0 >= -slack and drawn.x1 <= width + slack and drawn.y1 <= height + slack
+    )
 
 
 def shows(fig, color):

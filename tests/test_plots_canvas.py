@@ -131,6 +131,17 @@ def test_tick_labels_stand_at_their_values():
         assert seen == pytest.approx(beside.transData.transform((0, float(text))), abs=0.5)
 
 
+def test_tick_labels_stand_outside_the_panels():
+    fig, _ = features_1D(RNG.normal(size=(2, 40, 20)))
+    fig.canvas.draw()
+    canvas = canvas_of(fig)
+    x_labels, y_labels = [labels for labels in canvas.collections if isinstance(labels, Labels)][1:]
+    assert y_labels.get_window_extent().x1 < canvas.bbox.x0
+    assert x_labels.get_window_extent().y1 < canvas.bbox.y0
+    assert x_labels.get_window_extent().x1 < canvas.bbox.x1 + 10
+    assert y_labels.get_window_extent().y1 < canvas.bbox.y1 + 4
+
+
 def test_rows_that_differ_have_no_common_labels():
     data = RNG.normal(size=(2, 40, 20)) * np.arange(1, 21)
     shared, own = features_1D(data)[0], features_1D(data, share_xy=(1, 0))[0]
@@ -287,6 +298,15 @@ def test_canvas_and_real_axes_stay_in_step_when_the_figure_changes():
     assert corners[0] == pytest.approx((first.x0, first.y0), abs=0.1)
     assert corners[2] == pytest.approx((first.x1, first.y1), abs=0.1)
     assert len(ground) == 19
+
+
+@pytest.mark.parametrize("channels", [4, 20])
+def test_small_figures_keep_room_for_the_panels(channels):
+    fig, axes = features_1D(RNG.normal(size=(2, 40, channels)), w=0.1, h=0.1, tight=True)
+    pixels(fig)
+    first, last = axes[0, 0].get_position(), axes[-1, -1].get_position()
+    assert last.x1 - first.x0 > 0.3
+    assert first.y1 - last.y0 > 0.3
 
 
 def test_a_panel_leaves_the_canvas_when_it_wakes():

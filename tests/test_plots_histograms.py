@@ -65,6 +65,19 @@ def test_rows_of_the_grid(n_rows, shape):
     assert features_hist(RNG.normal(size=(6, 50)), n_rows=n_rows)[1].shape == shape
 
 
+def test_bars_on_a_canvas_end_at_their_panel():
+    data = RNG.normal(size=(12, 300))
+    data[:, :200] = 0
+    style = {"plot": {"peaks_to_clip": 1}}
+    fig, _ = features_hist(data, n_rows=3, xlims=(-0.5, 0.5), tight=False, configs=style)
+    ground, _, outlines = (a.get_paths() for a in fig.axes[0].collections if isinstance(a, PolyCollection))
+    for box, outline in zip(ground, outlines, strict=True):
+        low, high = box.vertices.min(0), box.vertices.max(0)
+        assert (outline.vertices >= low - 1e-9).all()
+        assert (outline.vertices <= high + 1e-9).all()
+        assert outline.vertices[:, 1].max() == pytest.approx(high[1])
+
+
 def test_other_words_for_rows_are_refused():
     with pytest.raises(ArgumentError, match="None or 'vertical'; got 'horizontal'"):
         features_hist(np.zeros((6, 50)), n_rows="horizontal")
