@@ -181,4 +181,4 @@ def test_two_models_with_one_strategy_replica_count_is_named():
     from see_rnn_like.engine.train_step import InstrumentedStep
 
     with pytest.raises(errors.ArgumentError, match="trained on 2 replicas"):
-        InstrumentedStep(model, [], (), "stats")
+        InstrumentedStep(model, None, (), "stats")

@@ -32,7 +32,7 @@ from see_rnn_like.models.description import (
     now,
     seed_states,
 )
-from see_rnn_like.models.layout import Site, select, sites
+from see_rnn_like.models.layout import select, sites
 from see_rnn_like.run import Run
 from see_rnn_like.schedule import Schedule, as_schedule
 from see_rnn_like.store import SQLiteHistory
@@ -120,7 +120,6 @@ class RNNMonitor(keras.callbacks.Callback):
         self._history = SQLiteHistory.create(store, max_bytes=max_bytes)
         self.run = Run(self._history)
         self._seen = nonfinite.as_seen(self.run.events)
-        self._sites: list[Site] = []
         self._step: InstrumentedStep | None = None
         self._native: Any = None
         self._stand_in: Callable[[Any], Any] | None = None
@@ -133,7 +132,7 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def set_model(self, model: Any) -> None:
         """Takes the model to record; called by Keras before training starts."""
-        self._sites = select(sites(model), self.layers)
+        select(sites(model), self.layers)
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -143,7 +142,7 @@ class RNNMonitor(keras.callbacks.Callback):
         if self._native is not self.model.train_function:
             # A new train function means a new compile: ours is traced anew, on the first step that is due.
             self._native = self.model.train_function
-            self._step = InstrumentedStep(self.model, self._sites, self.capture, self.level)
+            self._step = InstrumentedStep(self.model, self.layers, self.capture, self.level)
         iterations = self._iterations()
         recorded = self.run.steps
         # A recompiled model counts from 0 again; its steps go on after those of the run.
@@ -178,6 +177,8 @@ class RNNMonitor(keras.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model as it was and the run file complete."""
         self._restore()
+        # Some models are built by their first batch only.
+        self._guarded(self._history.set_meta, "model", describe_model(self.model))
         self._guarded(self._history.set_meta, "finished", now())
         self._guarded(self._history.close)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -28,7 +29,7 @@ from see_rnn_like.engine.taps import (
 from see_rnn_like.errors import ArgumentError, CaptureError
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey, output_dims, weight_dims
-from see_rnn_like.models.layout import Site, WeightSlot
+from see_rnn_like.models.layout import OutputPoint, WeightSlot, select, sites
 
 #: What can be captured, in the order in which a train step makes it.
 CAPTURES = ("weights", "outputs", "output_gradients", "gradients", "updates")
@@ -82,8 +83,8 @@ class InstrumentedStep:
     """Runs one training step of a model with everything asked for recorded.
 
     Args:
-        model: compiled and built.
-        sites: the layers to record.
+        model: compiled; built at the latest by the first batch.
+        layers: the layers to record, as `models.layout.select` takes them; None for all.
         capture: what to record, of `CAPTURES`; the loss always is.
         level: ``"stats"`` reduces every tensor in the graph, ``"full"`` also brings its values.
 
@@ -91,7 +92,7 @@ class InstrumentedStep:
         ArgumentError: if the model is not compiled, or is trained on more than one replica.
     """
 
-    def __init__(self, model: Any, sites: Sequence[Site], capture: Collection[str], level: str) -> None:
+    def __init__(self, model: Any, layers: Any, capture: Collection[str], level: str) -> None:
         if model.optimizer is None:
             raise ArgumentError("the model has no optimizer; call model.compile(optimizer, loss) first")
         replicas = model.distribute_strategy.num_replicas_in_sync
@@ -100,11 +101,11 @@ class InstrumentedStep:
                 f"the model is trained on {replicas} replicas; recording works with one replica so far"
             )
         self.model = model
-        self.sites = list(sites)
+        self.layers = layers
         self.capture = frozenset(capture)
         self.level = level
-        self._slots = [slot for site in sites for slot in site.weights]
-        self._points = [point for site in sites for point in site.outputs]
+        self._slots: list[WeightSlot] = []
+        self._points: list[OutputPoint] = []
         self._spec: Any = None
         self._layout = _Layout()
         self._function: Callable[[Any], Any] = self._recorded_step
@@ -121,16 +122,18 @@ class InstrumentedStep:
         Raises:
             CaptureError: if the step cannot be traced with taps on.
         """
-        if self.model.run_eagerly or self._spec == iterator.element_spec:
+        if self._spec == iterator.element_spec:
             return
-        self._layout = _Layout()
-        # A new inner function each time: a cached one would not run its Python again and leave no layout.
-        self._tapped_step = self._compiled(self._tapped)
         try:
-            function = tf.function(self._recorded_step).get_concrete_function(iterator)
+            _build(self.model, iterator.element_spec)
+            found = select(sites(self.model), self.layers)
+            self._slots = [slot for site in found for slot in site.weights]
+            self._points = [point for site in found for point in site.outputs]
+            if not self.model.run_eagerly:
+                self._function = self._traced(iterator)
         except Exception as error:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
-        self._function, self._spec = function, iterator.element_spec
+        self._spec = iterator.element_spec
 
     def record(self, iterator: Any) -> tuple[Any, Recording]:
         """Takes the next batch, trains on it, and records.
@@ -159,6 +162,12 @@ class InstrumentedStep:
         return self._plain(iterator)
 
     # -- traced ---------------------------------------------------------------------------------
+
+    def _traced(self, iterator: Any) -> Callable[[Any], Any]:
+        self._layout = _Layout()
+        # A new inner function each time: a cached one would not run its Python again and leave no layout.
+        self._tapped_step = self._compiled(self._tapped)
+        return tf.function(self._recorded_step).get_concrete_function(iterator)
 
     def _compiled(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         # The same wrapping as Keras's own train function, so that XLA compiles the same step.
@@ -313,6 +322,18 @@ class InstrumentedStep:
             {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
             tuple(self._layout.notes),
         )
+
+
+def _build(model: Any, element_spec: Any) -> None:
+    """Makes the variables of a model that Keras would build at its first batch.
+
+    A symbolic call, as Keras itself builds models: nothing is computed, and the initial values are drawn in
+    the order in which the first batch would have drawn them.
+    """
+    if all(layer.built for layer in model._flatten_layers()):
+        return
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(element_spec)
+    model(tf.nest.map_structure(lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), x))
 
 
 def step_counter(optimizer: Any) -> Any:
