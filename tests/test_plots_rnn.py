@@ -414,6 +414,16 @@ def test_parts_can_be_left_out_and_styled(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b_0.png", "b_1.png"]
 
 
+def test_gate_separators_stand_out_from_dark_heatmaps():
+    data = lstm_weights()
+    data[0][:] = 0
+    data[0][0, 0] = 1
+    axes = rnn_heatmap(None, None, data=data, cmap=None, absolute_value=True)[1]
+    assert axes[0][0, 0].lines[0].get_color() == "w"
+    axes = rnn_heatmap(None, None, data=data)[1]
+    assert axes[0][0, 0].lines[0].get_color() == "k"
+
+
 def test_styles_of_the_bars_are_kept():
     data = lstm_weights()
     axes = rnn_histogram(None, None, data=data, configs={"plot": {"color": "k", "density": False}})[1]

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import Colormap, is_color_like, to_rgba_array
+from matplotlib.colors import Colormap, Normalize, is_color_like, to_rgba_array
 
 from see_rnn_like.errors import ArgumentError
 
@@ -25,6 +25,14 @@ def bad_visible(cmap: str | Colormap) -> Colormap:
         raise ArgumentError(f"cmap is a colour map of matplotlib, such as 'bwr' or 'bone'; got {cmap!r}")
     found = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
     return found.with_extremes(bad=BAD_CELL)
+
+
+def line_color(values: np.ma.MaskedArray, cmap: Colormap, norm: Normalize) -> str:
+    """Black, or white where most of a heatmap is dark, for a line across it."""
+    finite = values.compressed()
+    red, green, blue, _ = cmap(norm(np.median(finite))) if finite.size else (1.0, 1.0, 1.0, 1.0)
+    # Luma of ITU-R BT.601.
+    return "k" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.4 else "w"
 
 
 def curve_colors(color: Any, curves: int) -> list[Any]:

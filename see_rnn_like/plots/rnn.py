@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from see_rnn_like.errors import one_of
-from see_rnn_like.plots.colors import bad_visible, color_limits
+from see_rnn_like.plots.colors import bad_visible, color_limits, line_color
 from see_rnn_like.plots.drawings import BAD_MARK, few_bad_cells
 from see_rnn_like.plots.figure import (
     LEGIBLE,
@@ -372,7 +372,7 @@ def _draw_heatmap(
     gates, units = block.sizes["gate"], block.sizes["unit"]
     if separator:
         for gate in range(1, gates):
-            ax.axvline(gate * units - 0.5, linewidth=separator, color="k")
+            ax.axvline(gate * units - 0.5, linewidth=separator, color=line_color(shown, **colors))
     if gates > 1:
         names = [literal(name).upper() for name in block.coords["gate"].values]
         ax.set_xticks(np.arange(gates) * units + (units - 1) / 2, names, weight="bold")
