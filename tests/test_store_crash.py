@@ -204,18 +204,45 @@ def test_a_second_writer_in_this_process_is_refused_and_the_first_goes_on(tmp_pa
     first.append(snapshot(0))
     with pytest.raises(StoreError) as caught:
         SQLiteHistory.create(path)
-    assert f"'{path}' is in use: another process or program has it open" in str(caught.value)
-    assert f"process {os.getpid()} on " in str(caught.value)
-    assert "give every run a file of its own, or close the other one first" in str(caught.value)
+    assert str(caught.value) == (
+        f"'{path}' is held by an earlier RNNMonitor (or writer) of this session; "
+        "call its run.close() first, or choose another file"
+    )
     first.append(snapshot(1))
     first.close()
     assert names(path) == ["run.sqlite"]
     second = SQLiteHistory.create(path)
-    with pytest.raises(StoreError, match="is in use"):
+    with pytest.raises(StoreError, match="is held by an earlier RNNMonitor"):
         first.append(snapshot(2))
     second.append(snapshot(2))
     second.close()
     assert first.steps == [0, 1, 2]
+
+
+def test_a_writer_of_this_process_that_let_go_is_not_blamed_for_another_program(tmp_path):
+    path = tmp_path / "run.sqlite"
+    earlier = SQLiteHistory.create(path)
+    earlier.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN")
+        db.execute("SELECT * FROM meta").fetchall()
+        with pytest.raises(StoreError, match="is in use: another process or program has it open"):
+            SQLiteHistory.create(path)
+    assert earlier.steps == []
+
+
+def test_once_a_run_is_closed_a_new_monitor_continues_its_file(tmp_path):
+    from see_rnn_like import RNNMonitor  # loads TensorFlow, which the other tests here do without
+
+    path = tmp_path / "run.sqlite"
+    first = RNNMonitor(store=path)
+    with pytest.raises(StoreError, match=r"call its run.close\(\) first"):
+        RNNMonitor(store=path)
+    first.run.close()
+    second = RNNMonitor(store=path)
+    second.run.close()
+    SQLiteHistory.create(path).close()
+    assert names(path) == ["run.sqlite"]
 
 
 def test_a_second_writer_in_another_process_is_refused(tmp_path):
@@ -309,7 +336,9 @@ def test_who_is_overtaken_while_starting_is_refused(tmp_path, monkeypatch, other
             held.append(other(path))
 
     monkeypatch.setattr(files, "_set_journal", interrupted)
-    with pytest.raises(StoreError, match="is in use: another process or program has it open"):
+    stays = other is other_writes_and_stays
+    reason = "held by an earlier RNNMonitor" if stays else "in use: another process or program has it open"
+    with pytest.raises(StoreError, match=f"is {reason}"):
         SQLiteHistory.create(path)
     for history in filter(None, held):
         history.set_meta("a", 1)

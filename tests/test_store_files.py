@@ -17,7 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_snapshots import INFOS, KERNEL, LOSS, OUTPUT, assert_whole, snapshot, values
 
-from see_rnn_like.errors import DamagedStoreError, SeeRNNError, StoreError, StoreVersionError
+from see_rnn_like import Run
+from see_rnn_like.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DamagedStoreError,
+    SeeRNNError,
+    StoreError,
+    StoreVersionError,
+)
 from see_rnn_like.history import FIELDS
 from see_rnn_like.store import SQLiteHistory, recover, recovery, rows
 from see_rnn_like.store.files import APPLICATION_ID, TABLES, VERSION
@@ -85,6 +93,16 @@ def test_a_directory_is_no_run_file(tmp_path):
         SQLiteHistory.create(tmp_path)
     with pytest.raises(StoreError, match=message):
         SQLiteHistory.open(tmp_path)
+
+
+@pytest.mark.parametrize("use", [SQLiteHistory.create, SQLiteHistory.open, Run.open])
+def test_what_is_no_path_is_refused_with_an_example_of_one(use):
+    with pytest.raises(
+        ArgumentTypeError, match=r"path of a file such as 'run\.sqlite', or None for memory; got 3"
+    ):
+        use(3)
+    with pytest.raises(ArgumentError, match="the path of the run file is empty; give a name such as"):
+        use("")
 
 
 def test_opening_what_is_not_there_says_so_and_makes_nothing(tmp_path):

@@ -13,12 +13,19 @@ import socket
 import sqlite3
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from see_rnn_like.errors import DamagedStoreError, StoreError, StoreVersionError
+from see_rnn_like.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DamagedStoreError,
+    StoreError,
+    StoreVersionError,
+)
 from see_rnn_like.store.codec import to_json
 
 #: Stands in the header of the file and says that it is ours ("sRNN" in ASCII).
@@ -69,7 +76,20 @@ _ADVICE = {
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The place itself, which a later change of the working directory does not move."""
+    """The place itself, which a later change of the working directory does not move.
+
+    Raises:
+        ArgumentTypeError: if `path` is not a path.
+        ArgumentError: if it is empty.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentTypeError(
+            f"the place of a run is the path of a file such as 'run.sqlite', or None for memory; got {path!r}"
+        )
+    if not os.fspath(path):
+        raise ArgumentError(
+            "the path of the run file is empty; give a name such as 'run.sqlite' (to record, None for memory)"
+        )
     return Path(path).expanduser().resolve()
 
 
@@ -142,6 +162,7 @@ class Writer:
         self.path = path
         self._db: sqlite3.Connection | None = None
         self._process = os.getpid()
+        _writers.add(self)
 
     @property
     def held(self) -> sqlite3.Connection | None:
@@ -185,6 +206,10 @@ class Writer:
         if self.path is None and self._db is not None:
             self._db.close()
         self.release()
+
+
+#: Every writer of this process that still exists, so that one who is refused can be told by whom.
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 
 def _as_store_error(error: sqlite3.DatabaseError | UnicodeDecodeError, path: Path | None) -> Exception:
@@ -371,6 +396,11 @@ def _last_writer(db: sqlite3.Connection) -> str | None:
 
 
 def _in_use(path: Path, writer: str | None) -> StoreError:
+    if any(other.path == path and other.held for other in _writers):
+        return StoreError(
+            f"'{path}' is held by an earlier RNNMonitor (or writer) of this session; "
+            "call its run.close() first, or choose another file"
+        )
     known = f" (last opened for writing by {writer})" if writer else ""
     return StoreError(
         f"'{path}' is in use: another process or program has it open{known}; "
