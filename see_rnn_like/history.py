@@ -7,6 +7,7 @@ that derives from it (see `store.py`); everything a reader computes from them is
 from __future__ import annotations
 
 import difflib
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from see_rnn_like import stats
-from see_rnn_like.errors import UnknownTensorError
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError, UnknownTensorError
 from see_rnn_like.labels import TensorKey
 
 #: What can be kept of a tensor at one step.
@@ -164,9 +165,11 @@ class History(ABC):
 
         Raises:
             UnknownTensorError: if nothing was recorded under `key`.
+            ArgumentError: if `key` is a text that is no printed key.
+            ArgumentTypeError: if `key` is neither a key nor a text.
         """
         infos = self.infos()
-        wanted = TensorKey.parse(key) if isinstance(key, str) else key
+        wanted = _as_key(key, map(str, infos))
         if wanted not in infos:
             raise UnknownTensorError(_no_such_key(str(wanted), map(str, infos)))
         return infos[wanted]
@@ -254,13 +257,46 @@ def _stacked(pairs: list[tuple[int, np.ndarray]], shape: tuple[int, ...]) -> np.
     return np.stack([array for _, array in pairs]) if pairs else np.zeros((0, *shape))
 
 
+def require_history(run: object) -> None:
+    """Checks that what is to be drawn or reported is a recorded run.
+
+    Raises:
+        ArgumentTypeError: if it is something else, such as the path of a run file.
+    """
+    if not isinstance(run, History):
+        raise ArgumentTypeError(
+            "run must be a recorded run: monitor.run, or Run.open(path) of a run file; "
+            f"got {reprlib.repr(run)}"
+        )
+
+
+def _as_key(key: object, known: Iterable[str]) -> TensorKey:
+    if isinstance(key, TensorKey):
+        return key
+    if not isinstance(key, str):
+        raise ArgumentTypeError(
+            "a tensor is named by a TensorKey or by text such as 'lstm/forward/kernel:gradient'; "
+            f"got {reprlib.repr(key)}"
+        )
+    try:
+        return TensorKey.parse(key)
+    except ArgumentError as error:
+        raise ArgumentError(f"{error}{_did_you_mean(key, list(known))}") from error
+
+
 def _no_such_key(wanted: str, known: Iterable[str]) -> str:
     names = list(known)
     if not names:
         return f"nothing was recorded under '{wanted}': the run is empty"
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-    if near:
-        guess = " or ".join(map(repr, near))
-        return f"nothing was recorded under '{wanted}'; did you mean {guess}? run.keys() lists all"
+    guess = _did_you_mean(wanted, names)
+    if guess:
+        return f"nothing was recorded under '{wanted}'{guess}"
     shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     return f"nothing was recorded under '{wanted}'; recorded are {shown} (run.keys() lists all {len(names)})"
+
+
+def _did_you_mean(wanted: str, names: Sequence[str]) -> str:
+    """What may have been meant, ready to be appended to a message; empty if nothing is near."""
+    near = [name for name in names if wanted and wanted in name][:3]
+    near = near or difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}? run.keys() lists all" if near else ""

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from see_rnn_like import stats
-from see_rnn_like.errors import ArgumentError, UnknownTensorError
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError, UnknownTensorError
 from see_rnn_like.history import FIELDS, Event, History, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 
@@ -202,6 +202,27 @@ def test_an_empty_run_says_that_it_is_empty():
 def test_what_is_no_key_at_all_is_refused_as_such(arrays):
     with pytest.raises(ArgumentError, match="a tensor key looks like 'lstm/forward/kernel:gradient'"):
         kernel_history(arrays).stats("lstm")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ("gru", "a tensor key looks like 'lstm/forward/kernel:gradient'"),
+        ("gru/forward/kernel:gradients", "kind must be one of 'weight', 'update', 'gradient', 'value'"),
+        ("gru/forwrd/kernel:grad", "kind must be one of"),
+    ],
+)
+def test_what_is_no_key_but_near_one_gets_a_suggestion(arrays, wanted, reason):
+    with pytest.raises(ArgumentError) as caught:
+        kernel_history(arrays)[wanted]
+    assert str(caught.value).startswith(reason)
+    assert str(caught.value).endswith("; did you mean 'gru/forward/kernel:gradient'? run.keys() lists all")
+
+
+@pytest.mark.parametrize("wanted", [3, None, ["gru/forward/kernel:gradient"]])
+def test_what_is_neither_a_key_nor_a_text_is_refused_as_such(arrays, wanted):
+    with pytest.raises(ArgumentTypeError, match="a tensor is named by a TensorKey or by text such as"):
+        kernel_history(arrays)[wanted]
 
 
 def test_keys_come_in_the_order_of_the_infos_and_are_found_in_both_forms(arrays):

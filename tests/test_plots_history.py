@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +12,7 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 
 from see_rnn_like import stats
-from see_rnn_like.errors import ArgumentError, UnknownTensorError
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError, UnknownTensorError
 from see_rnn_like.history import Event
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.curves import HUES, Curve, curve_styles, short_name
@@ -269,6 +271,21 @@ def test_wrong_arguments_of_plot_norms_say_what_is_right(run):
         plot_norms(run, KERNEL, kinds="value")
     with pytest.raises(ArgumentError, match="no recorded tensor"):
         plot_norms(empty_run())
+
+
+@pytest.mark.parametrize("draw", [plot_norms, plot_update_ratio, plot_loss, plot_events])
+@pytest.mark.parametrize("no_run", ["run.sqlite", Path("run.sqlite"), None])
+def test_what_is_no_run_is_refused_with_the_way_to_one(draw, no_run):
+    with pytest.raises(ArgumentTypeError, match=r"monitor\.run, or Run\.open\(path\) of a run file; got "):
+        draw(no_run)
+    with pytest.raises(ArgumentTypeError, match=r"Run\.open\(path\)"):
+        plot_histograms(no_run, KERNEL)
+    assert plt.get_fignums() == []
+
+
+def test_the_name_of_a_layer_in_place_of_a_key_gets_its_keys(run):
+    with pytest.raises(ArgumentError, match=r"a tensor key looks like .*did you mean 'lstm/forward/kernel"):
+        plot_norms(run, ["lstm"])
 
 
 def test_a_declared_tensor_without_a_step_is_refused_clearly():
@@ -650,11 +667,15 @@ def test_events_are_rows_in_the_order_they_were_seen():
     drawn(fig)
 
 
-def test_of_many_events_the_first_are_drawn_and_the_title_says_so():
+def test_of_many_events_the_first_are_drawn_and_the_legend_says_so_and_lies_on_nothing():
     fig, ax = plot_events(event_run(45))
     assert len(ax.get_yticks()) == 40
-    assert ax.get_title(loc="right") == "the first 40 of 45 tensors"
+    assert ax.get_legend().get_title().get_text() == "the first 40 of 45 rows"
+    assert {ax.get_title(loc=loc) for loc in ("left", "center", "right")} == {""}
     drawn(fig)
+    legend = ax.get_legend().get_window_extent()
+    assert legend.y0 >= ax.get_window_extent().y1 - 1
+    assert legend.y1 <= fig.bbox.y1
 
 
 def test_no_events_are_no_picture(run):

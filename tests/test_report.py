@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import see_rnn_like.report
 from see_rnn_like import stats
-from see_rnn_like.errors import ArgumentError, StoreError
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError, StoreError
 from see_rnn_like.history import Event, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.curves import HUES
@@ -245,8 +245,8 @@ def test_events_come_first_with_step_tensor_gate_and_counts(troubled):
     assert items == ["event bad", "event note"]
     text = re.sub(" +", " ", page.text("ol")).strip()
     assert text == (
-        "NaN at step 20: dense, forget gate step 20, nan in dense/kernel:weight , gate forget: nan 1,300, "
-        "inf 0, count 2,048 older steps were thinned step 20, thinned"
+        "NaN at step 20: dense, forget gate (dense/kernel:weight, nan 1,300, inf 0, count 2,048) "
+        "older steps were thinned (step 20)"
     )
     assert "Time line of the events" in " ".join(attrs["aria-label"] for attrs in page.named("svg"))
 
@@ -275,6 +275,49 @@ def test_many_events_are_folded_behind_the_first():
     source = render(run)
     assert source.count("event number") == 30
     assert source.index("event number 7") < source.index("<summary>22 more") < source.index("event number 8")
+
+
+def test_an_event_repeats_nothing_its_message_says(small):
+    key = TensorKey.parse("dense/kernel:gradient")
+    counts = {"count": 30, "nan": 3, "inf": 0}
+    message = "NaN at step 2: dense, kernel gradient, forget gate: 3 NaN and 0 Inf among 30 values"
+    event = Event(2, "nan", key, "forget", counts, message)
+    assert build_page(small).untold(event) == []
+    elsewhere = Event(20, "capture-off", key, "for", counts | {"nan": 31}, message)
+    assert build_page(small).untold(elsewhere) == ["step 20", "capture-off", "gate for", "nan 31"]
+
+
+def test_many_epochs_are_folded_before_the_last(small):
+    for number in range(25):
+        small.add_epoch(number, number, {"loss": 100.0 + number})
+    page = Page(render(small))
+    tables = [data for stack, data in page.texts if stack[-1] == "td" and "details" not in stack]
+    shown = [float(cell) for cell in tables if cell.strip().startswith("1") and len(cell) == 3]
+    assert shown == [100.0 + number for number in range(15, 25)]
+    assert "15 earlier epochs" in page.text("summary")
+    folded = [data for stack, data in page.texts if stack[-1] == "td" and "details" in stack]
+    assert {str(100 + number) for number in range(15)} <= set(folded)
+    assert "At the end of each of the last 10 epochs" in page.text("caption")
+
+
+def test_a_learning_rate_schedule_is_told_with_its_settings(small):
+    config = {
+        "initial_learning_rate": 0.005,
+        "decay_steps": 1500,
+        "warmup_target": None,
+        "name": "CosineDecay",
+    }
+    schedule = {"module": "keras.optimizers.schedules", "class_name": "CosineDecay", "config": config}
+    small.set_meta("optimizer", {"class": "Adam", "learning_rate": schedule})
+    page = build_page(small)
+    told = "CosineDecay (initial_learning_rate 0.005, decay_steps 1500)"
+    assert dict(page.facts)["Optimizer"] == f"Adam, learning rate {told}"
+    assert dict(page.optimizer)["learning_rate"] == told
+
+
+def test_what_is_no_run_is_refused_with_the_way_to_one(tmp_path):
+    with pytest.raises(ArgumentTypeError, match=r"Run\.open\(path\) of a run file; got 'run\.sqlite'"):
+        write_report("run.sqlite", tmp_path / "report.html")
 
 
 def test_counts_of_nan_stand_out_in_the_table():

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from see_rnn_like.errors import ArgumentError, one_of
-from see_rnn_like.history import History
+from see_rnn_like.history import History, require_history
 from see_rnn_like.labels import KINDS, TensorKey
 from see_rnn_like.plots.curves import Curve, draw_panels, fit_height
 from see_rnn_like.plots.distribution import count_norm, draw_distribution, value_axis
@@ -62,11 +62,13 @@ def plot_norms(
 
     Raises:
         ArgumentError: for an unknown kind, `columns` < 1, or if nothing recorded is left to draw.
+        ArgumentTypeError: if `run` is no run.
         UnknownTensorError: if nothing was recorded under one of `keys`.
 
     Example:
         >>> fig, axes = plot_norms(run, kinds=["gradient"])  # doctest: +SKIP
     """
+    require_history(run)
     panels: dict[tuple[str, str], list[Curve]] = {}
     owners = _owners(run)
     for key in _selected(run, keys, kinds):
@@ -106,11 +108,13 @@ def plot_update_ratio(
 
     Raises:
         ArgumentError: if no tensor has both its weight and its update recorded, or `columns` < 1.
+        ArgumentTypeError: if `run` is no run.
         UnknownTensorError: if nothing was recorded under one of `keys`.
 
     Example:
         >>> fig, axes = plot_update_ratio(run)  # doctest: +SKIP
     """
+    require_history(run)
     owners = _owners(run)
     names = dict.fromkeys((k.layer, k.direction, k.role) for k in _selected(run, keys, ["weight", "update"]))
     panels: dict[tuple[str, str], list[Curve]] = {}
@@ -155,11 +159,13 @@ def plot_histograms(
     Raises:
         ArgumentError: for an unknown gate, `ax` with several gates or together with `fig`, or if no step
             or no histogram was recorded.
+        ArgumentTypeError: if `run` is no run.
         UnknownTensorError: if nothing was recorded under `key`.
 
     Example:
         >>> fig, axes = plot_histograms(run, "lstm/forward/kernel:gradient", gate="forget")  # doctest: +SKIP
     """
+    require_history(run)
     info = run.info(key)
     table = _with_histogram(run.stats(info.key), info.key)
     if gate is not None and gate not in info.gates:

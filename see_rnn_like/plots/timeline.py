@@ -10,9 +10,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend import Legend
 
 from see_rnn_like.errors import ArgumentError
-from see_rnn_like.history import Event, History
+from see_rnn_like.history import Event, History, require_history
 from see_rnn_like.plots.curves import HUES, Curve, draw_line, short_name
 from see_rnn_like.plots.steps import BAD, literal, mark_bad_steps, scale_steps
 
@@ -44,10 +45,12 @@ def plot_loss(run: History, *, ax: Axes | None = None) -> tuple[Figure | SubFigu
 
     Raises:
         ArgumentError: if no loss was recorded.
+        ArgumentTypeError: if `run` is no run.
 
     Example:
         >>> fig, ax = plot_loss(run)  # doctest: +SKIP
     """
+    require_history(run)
     lines = loss_lines(run)
     if not lines:
         raise ArgumentError("this run has no loss to draw: nothing was recorded yet, or no loss among it")
@@ -73,14 +76,16 @@ def plot_events(run: History, *, ax: Axes | None = None) -> tuple[Figure | SubFi
         ax: axes to draw into; None for a new figure.
 
     Returns:
-        The figure and the axes. Of more than 40 rows the first 40 are drawn, and the title says so.
+        The figure and the axes. Of more than 40 rows the first 40 are drawn, and the legend says so.
 
     Raises:
         ArgumentError: if the run has no events.
+        ArgumentTypeError: if `run` is no run.
 
     Example:
         >>> fig, ax = plot_events(run)  # doctest: +SKIP
     """
+    require_history(run)
     events = run.events
     if not events:
         raise ArgumentError("this run has no events to draw (no NaN, no Inf, nothing switched off)")
@@ -96,9 +101,11 @@ def plot_events(run: History, *, ax: Axes | None = None) -> tuple[Figure | SubFi
     scale_steps(ax, sorted({*run.steps, *(event.step for event in events)}))
     ax.set_yticks(range(len(drawn)), [literal(short_name(row)) for row in drawn], fontsize="small")
     ax.set_ylim(len(drawn) - 0.4, -0.6)
-    _label(ax, columns=4)
+    legend = _label(ax, columns=4)
     if len(rows) > len(drawn):
-        ax.set_title(f"the first {len(drawn)} of {len(rows)} tensors", loc="right", fontsize="medium")
+        # The heading of the legend, so that neither lies on the other.
+        legend.set_title(f"the first {len(drawn)} of {len(rows)} rows")
+        legend.set(alignment="left")
     return ax.figure, ax
 
 
@@ -171,8 +178,8 @@ def _new_axes(height: float) -> Axes:
     return plt.figure(figsize=(7, height), layout="constrained").add_subplot()
 
 
-def _label(ax: Axes, ylabel: str = "", columns: int = 2) -> None:
+def _label(ax: Axes, ylabel: str = "", columns: int = 2) -> Legend:
     ax.set(xlabel="step", ylabel=ylabel)
     ax.grid(True, color="#888888", alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize="small")
+    return ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize="small")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,11 +93,24 @@ class Page:
     written: str
     statistics: tuple[str, ...] = STATISTICS
     most_events: int = 8
+    most_epochs: int = 10
 
     @property
     def epoch_columns(self) -> list[str]:
         """What is known at the end of an epoch."""
         return list(dict.fromkeys(name for epoch in self.epochs for name in epoch))
+
+    def untold(self, event: Event) -> list[str]:
+        """What is known about an event and not said in its message."""
+        facts: dict[str, Sequence[str]] = {f"step {event.step}": [f"step {event.step}"]}
+        if event.kind not in _BAD_NAMES:
+            facts[event.kind] = [event.kind]
+        if event.key:
+            facts[str(event.key)] = [event.key.layer, event.key.direction or "", event.key.role]
+        if event.gate:
+            facts[f"gate {event.gate}"] = [event.gate]
+        facts |= {f"{name} {count:,}": [str(count)] for name, count in event.counts.items()}
+        return [fact for fact, words in facts.items() if not all(_says(event.message, w) for w in words)]
 
     @property
     def open_layer(self) -> str:
@@ -142,7 +156,7 @@ def build_page(run: History) -> Page:
         ratio=_ratio(run, kept),
         layers=[_layer(run, kept, name, f"layer-{n}", known.get(name, {})) for n, name in enumerate(layers)],
         model_layers=[_MODEL_LAYER | layer for layer in known.values()],
-        optimizer=[(name, str(value)) for name, value in (meta.get("optimizer") or {}).items()],
+        optimizer=[(name, _setting(value)) for name, value in (meta.get("optimizer") or {}).items()],
         summary=str(model.get("summary") or ""),
         version=f" {meta['package_version']}" if meta.get("package_version") else "",
         written=datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
@@ -166,6 +180,10 @@ def _sentences(run: History) -> list[str]:
     where = f" in {bad.key}" if bad.key else ""
     gate = f", gate {bad.gate}" if bad.gate else ""
     return [*sentences, f"{_BAD_NAMES[bad.kind]} was first seen at step {bad.step}{where}{gate}."]
+
+
+def _says(message: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", message) is not None
 
 
 _BAD_NAMES = {"nan": "NaN", "inf": "Inf"}
@@ -199,15 +217,22 @@ def _facts(run: History) -> list[tuple[str, str]]:
 
 
 def _optimizer(config: Mapping[str, Any]) -> str:
-    rate = config.get("learning_rate")
-    if isinstance(rate, Mapping):
-        rate = rate.get("class_name", "a schedule")
-    elif isinstance(rate, float):
-        rate = f"{rate:.4g}"
+    rate = _setting(config.get("learning_rate") or "")
     clip = [
         f"{name} {config[name]}" for name in ("clipnorm", "clipvalue", "global_clipnorm") if config.get(name)
     ]
     return ", ".join([str(config.get("class") or ""), *([f"learning rate {rate}"] if rate else []), *clip])
+
+
+def _setting(value: Any) -> str:
+    """A setting as text; of a learning-rate schedule, which Keras describes by a dict, class and settings."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if not isinstance(value, Mapping) or "class_name" not in value:
+        return str(value)
+    config = (value.get("config") or {}).items()
+    inside = [f"{name} {_setting(part)}" for name, part in config if name != "name" and part is not None]
+    return f"{value['class_name']} ({', '.join(inside)})" if inside else str(value["class_name"])
 
 
 def _versions(meta: Mapping[str, Any]) -> str:

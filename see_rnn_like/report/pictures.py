@@ -51,7 +51,10 @@ def events_picture(run: History) -> Picture:
         fig = _figure(3)
         _, ax = plot_events(run, ax=fig.add_subplot())
         fig.set_figheight(0.85 + 0.22 * len(ax.get_yticks()))
-        _set_margins(fig, left=2.5, top=0.35)
+        legend = ax.get_legend()
+        heading = 0.2 if legend is not None and legend.get_title().get_text() else 0.0
+        fig.set_figheight(fig.get_figheight() + heading)
+        _set_margins(fig, left=2.5, top=0.35 + heading)
         return Picture(to_svg(fig, "Time line of the events listed on this page."))
 
 

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from see_rnn_like.errors import ArgumentError, StoreError
-from see_rnn_like.history import History
+from see_rnn_like.history import History, require_history
 from see_rnn_like.report.page import build_page
 from see_rnn_like.report.svg import visible
 
@@ -30,6 +30,7 @@ def write_report(run: History, path: str | os.PathLike[str]) -> Path:
         The path of the file.
 
     Raises:
+        ArgumentTypeError: if `run` is no run.
         ArgumentError: if `path` is a directory or lies in one that does not exist.
         StoreError: if the file cannot be written (permissions, disk full); nothing is left behind.
 
@@ -37,6 +38,7 @@ def write_report(run: History, path: str | os.PathLike[str]) -> Path:
         >>> write_report(run, "report.html")  # doctest: +SKIP
         PosixPath('report.html')
     """
+    require_history(run)
     target = Path(path).expanduser()
     if target.is_dir():
         raise ArgumentError(
