@@ -170,8 +170,8 @@ def test_annotations_are_given_ones_and_the_list_is_not_changed(channels):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (True, "((Context-feature vs. Context-units) vs. Samples) vs. Channels"),
-        ("generic", "((Context-feature vs. Context-units) vs. Samples) vs. Channels"),
+        (True, "Values over timesteps: a panel per channel, a curve per sample"),
+        ("generic", "Values over timesteps: a panel per channel, a curve per sample"),
         ("grads", "((Gradients vs. Timesteps) vs. Samples) vs. Channels"),
         ("My layer", "My layer"),
         (False, ""),
@@ -179,6 +179,21 @@ def test_annotations_are_given_ones_and_the_list_is_not_changed(channels):
 )
 def test_titles_name_the_axes_or_are_as_given(given, expected):
     assert title(features_1D(np.zeros((2, 9, 3)), title=given)[0]) == expected
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_generic_titles_say_what_is_where(turned):
+    data = np.ones((2, 9, 3))
+    words = "a panel per sample, a curve per channel" if turned else "a panel per channel, a curve per sample"
+    assert (
+        title(features_1D(data, title=True, subplot_samples=turned)[0]) == f"Values over timesteps: {words}"
+    )
+    words = title(features_1D(data[0], title=True, subplot_samples=turned)[0])
+    assert words == f"Values over timesteps: a panel per {'sample' if turned else 'channel'}"
+    words = title(features_2D(data, title=True, timesteps_xaxis=turned)[0]).partition(" --")[0]
+    across, down = ("timesteps", "channels") if turned else ("channels", "timesteps")
+    assert words == f"Values: {across} across, {down} down, a panel per sample"
+    assert features_0D(data[0], title=True)[1].get_title() == "Values of the samples: a colour per channel"
 
 
 @pytest.mark.parametrize("channels", [3, 20])
@@ -453,6 +468,8 @@ def test_points_stand_above_their_sample_in_the_colour_of_their_channel(samples,
     colors = points.get_facecolors().reshape(samples, channels, 4)
     np.testing.assert_allclose(colors[0], mpl.colormaps["bwr"](np.linspace(0, 1, channels)))
     assert (colors == colors[0]).all()
+    # The middle of the map is white; a dark edge keeps it visible.
+    assert points.get_edgecolors()[:, :3].max() < 0.3
     assert ax.get_ylim() == (-np.abs(data).max(), np.abs(data).max())
     assert ax.get_title() == "(Outputs vs. Samples) vs. Channels"
 

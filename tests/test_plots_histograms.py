@@ -78,6 +78,31 @@ def test_bars_on_a_canvas_end_at_their_panel():
         assert outline.vertices[:, 1].max() == pytest.approx(high[1])
 
 
+@pytest.mark.parametrize("scale", [1, 0.03])
+@pytest.mark.parametrize("n_rows", ["vertical", 2, 3])
+def test_ticks_are_whole_counts_and_their_labels_do_not_touch(scale, n_rows):
+    fig, axes = features_hist(scale * RNG.normal(size=(8, 240)), n_rows=n_rows)
+    pixels(fig)
+    for ax in axes.flat[:8]:
+        ticks = ax.get_yticks()
+        assert len(ticks)
+        assert (ticks == ticks.round()).all()
+    lowest = [ax for ax in axes[-1] if ax.get_visible()]
+    boxes = [
+        label.get_window_extent()
+        for ax in lowest
+        for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+        if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]
+    ]
+    assert len(boxes) >= 2 * len(lowest)
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
+
+
+def test_densities_may_have_fractions_as_ticks():
+    _, axes = features_hist(RNG.normal(size=(2, 240)), configs={"plot": {"density": True}})
+    assert any(tick % 1 for tick in axes[0, 0].get_yticks())
+
+
 def test_other_words_for_rows_are_refused():
     with pytest.raises(ArgumentError, match="None or 'vertical'; got 'horizontal'"):
         features_hist(np.zeros((6, 50)), n_rows="horizontal")

@@ -135,7 +135,10 @@ def test_bidirectional_layers_have_a_figure_per_direction(make):
     both = model.layers[0]
     for plot in (rnn_heatmap, rnn_histogram):
         figs, axes = plot(model, "both")
-        assert [fig.get_suptitle() for fig in figs] == ["FORWARD LAYER", "BACKWARD LAYER"]
+        assert [fig.get_suptitle() for fig in figs] == [
+            "both -- weights · FORWARD LAYER",
+            "both -- weights · BACKWARD LAYER",
+        ]
         assert len(axes) == 2
     figs, axes = rnn_heatmap(model, "both")
     for grid, part in zip(axes, (both.forward_layer, both.backward_layer), strict=True):
@@ -216,8 +219,8 @@ def test_gradients_are_those_of_a_tape(make):
     drawn = [image for grid in axes for image in images(grid)]
     for image, gradient in zip(drawn, expected, strict=True):
         np.testing.assert_allclose(image, gradient, rtol=1e-4, atol=1e-6)
-    if len(figs) == 1:
-        assert figs[0].get_suptitle() == f"{model.layers[0].name} -- gradients"
+    direction = " · FORWARD LAYER" if len(figs) == 2 else ""
+    assert figs[0].get_suptitle() == f"{model.layers[0].name} -- gradients{direction}"
     data = tf.data.Dataset.from_tensors((x, y))
     np.testing.assert_array_equal(images(rnn_heatmap(model, 0, None, data, mode="grads")[1][0])[0], drawn[0])
 
@@ -240,7 +243,7 @@ def test_data_of_a_layer_is_named_by_it_and_its_gradients_are_drawn_with_mode_gr
     data = lstm_weights() + lstm_weights()
     with unchanged(*data):
         figs, axes = rnn_heatmap(model, "both", data=data, mode="grads")
-    assert [fig.get_suptitle() for fig in figs] == ["FORWARD LAYER", "BACKWARD LAYER"]
+    assert [fig.get_suptitle() for fig in figs] == ["both · FORWARD LAYER", "both · BACKWARD LAYER"]
     for grid, weights in zip(axes, (data[:3], data[3:]), strict=True):
         assert gate_names(grid[0, 0]) == LSTM
         for image, weight in zip(images(grid), weights, strict=True):
@@ -449,6 +452,23 @@ def test_axes_are_equated_within_a_figure_or_over_all(equate):
         assert low == -high
     # The bias keeps limits of its own.
     assert axes[0][4, 0].get_xlim() not in {limit for limit, _ in limits[0]}
+
+
+@pytest.mark.parametrize("w", [0.5, 1])
+@pytest.mark.parametrize("equate", [0, 1])
+def test_tick_labels_of_histograms_do_not_touch(equate, w):
+    limits = [(-0.09, 0.1, (12, 24)), (-0.05, 0.055, (6, 24)), (-0.4, 0.35, 24)]
+    data = [RNG.uniform(low, high, shape) for low, high, shape in limits]
+    (fig,), (axes,) = rnn_histogram(None, None, data=data, equate_axes=equate, w=w)
+    pixels(fig)
+    boxes = [
+        label.get_window_extent()
+        for ax in axes[3]
+        for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+        if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]
+    ]
+    assert len(boxes) >= 3
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_another_way_to_equate_is_refused():

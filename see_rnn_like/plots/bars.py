@@ -57,8 +57,8 @@ class Bars:
 
     @property
     def whole(self) -> tuple[bool, bool]:
-        """Values and densities need not be whole."""
-        return False, False
+        """Values and densities need not be whole, counts are."""
+        return False, not (NOT_PLAIN_COUNTS & set(self.style) or self.style.get("density"))
 
     def draw(self, ax: Axes, panel: int) -> None:
         """Draws one panel into its axes."""

@@ -201,7 +201,7 @@ def draw_points(
     finite = np.isfinite(values.ravel())
     filled = MarkerStyle(marker).is_filled()
     # The middle of a diverging map is white: without an edge it would vanish on white.
-    edge = {"edgecolors": "0.4", "linewidths": 0.5} if filled else {"linewidths": 2.0}
+    edge = {"edgecolors": "0.25", "linewidths": 0.5} if filled else {"linewidths": 2.0}
     ax.scatter(
         samples[finite],
         values.ravel()[finite],

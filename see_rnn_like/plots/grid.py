@@ -194,9 +194,20 @@ def fitting_ticks(
     return kept[:1]
 
 
-def whole_locator(bins: int | Literal["auto"] = "auto") -> MaxNLocator:
-    """Ticks at whole numbers, be it a single one."""
-    return MaxNLocator(nbins=bins, steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1)
+def whole_locator(bins: int | Literal["auto"] = "auto", prune: Literal["lower"] | None = None) -> MaxNLocator:
+    """Ticks at whole numbers, be it a single one; without the lowest if it is to be pruned."""
+    return MaxNLocator(nbins=bins, steps=[1, 2, 4, 5, 10], integer=True, min_n_ticks=1, prune=prune)
+
+
+class InnerLocator(MaxNLocator):
+    """Ticks of an x axis whose labels have room within it, as the next panel is close."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Places of the ticks between two limits."""
+        axes: Any = self.axis.axes  # type: ignore[union-attr]
+        points = axes.get_window_extent().width * 72 / axes.get_figure(root=True).dpi
+        found = fitting_ticks(float(vmin), float(vmax), float(points), 0.0)
+        return np.array([vmin + share * (vmax - vmin) for share, _ in found])
 
 
 class NumberFormatter(Formatter):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from see_rnn_like.errors import ArgumentError
-from see_rnn_like.plots.grid import TICK_FONT, Grid, NumberFormatter, whole_locator
+from see_rnn_like.plots.grid import TICK_FONT, Grid, InnerLocator, NumberFormatter, whole_locator
 
 #: Grids of up to this many panels are made of real axes from the start.
 REAL_AXES = 9
@@ -246,7 +246,12 @@ def small_labels(ax: Axes, whole: tuple[bool, bool]) -> None:
         if isinstance(locator, MaxNLocator):
             axis.set_major_formatter(NumberFormatter())
             # A label at the end of an axis would run into one of the next panel.
-            axis.set_major_locator(whole_locator() if integer else MaxNLocator(nbins="auto", prune="both"))
+            if integer:
+                axis.set_major_locator(whole_locator(prune="lower" if axis is ax.yaxis else None))
+            elif axis is ax.yaxis:
+                axis.set_major_locator(MaxNLocator(nbins="auto", prune="both"))
+            else:
+                axis.set_major_locator(InnerLocator(nbins="auto"))
 
 
 def annotation_size(height: float) -> float:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from see_rnn_like.errors import one_of
 from see_rnn_like.plots.colors import bad_visible, color_limits, line_color
@@ -34,6 +35,9 @@ from see_rnn_like.stats import detect_nans
 
 _TITLES = {"kernel": "KERNEL", "recurrent_kernel": "RECURRENT", "bias": "BIAS"}
 _ROWS = {"input": "Channel units", "state": "Hidden units", "axis_0": "kernel row", "axis_1": "kernel column"}
+
+#: Width of the figure for one x tick of a histogram, in inches.
+_TICK_ROOM = 0.8
 
 
 def rnn_histogram(
@@ -303,6 +307,8 @@ def _fill_histograms(
         _draw_histogram(axes[-1, 0], sheet.bias.values, _TITLES["bias"], kw["plot-bias"], kw)
     for ax in dict.fromkeys(axes.flat):
         _style_histogram(ax, ticks, borders)
+    for ax in axes[: len(sheet.gates)].flat:
+        _spread_ticks(ax, axes.shape[1])
     for ax in axes[:, 0]:
         ax.set_ylabel("Density" if kw["plot"].get("density") else "Count", **kw["ylabel"])
 
@@ -324,6 +330,14 @@ def _style_histogram(ax: Axes, ticks: tuple[Any, Any], borders: bool) -> None:
         ax.set_xticks([])
     if not ticks[1]:
         ax.set_yticks([])
+
+
+def _spread_ticks(ax: Axes, columns: int) -> None:
+    """As many x ticks as have room for labels of several digits."""
+    # Not ticks that were taken away, or are on a logarithmic axis.
+    if isinstance(ax.xaxis.get_major_locator(), MaxNLocator):
+        room = ax.get_figure(root=True).get_size_inches()[0] / columns / _TICK_ROOM
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=int(np.clip(room, 1, 9)), steps=[1, 2, 5, 10]))
 
 
 def _equate(grids: Sequence[np.ndarray], symmetric: bool) -> None:

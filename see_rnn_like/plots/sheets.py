@@ -102,7 +102,7 @@ def named_sheets(layer: Any, title: str, arrays: Sequence[Any]) -> list[Sheet]:
 
     Args:
         layer: a built recurrent layer.
-        title: title of the figure if the layer has one direction.
+        title: title of the figures; the direction is added if there are two.
         arrays: one per weight, in the order of `get_rnn_weights`.
 
     Raises:
@@ -123,7 +123,7 @@ def named_sheets(layer: Any, title: str, arrays: Sequence[Any]) -> list[Sheet]:
     several = len({slot.direction for slot in slots}) > 1
     stacked = any(slot.cell for slot in slots)
     titles = [
-        (f"{direction.upper()} LAYER" if several else title) + (f" -- CELL {cell}" if stacked else "")
+        title + (f" · {direction.upper()} LAYER" if several else "") + (f" -- CELL {cell}" if stacked else "")
         for direction, cell in figures
     ]
     return [Sheet(name, tuple(blocks)) for name, blocks in zip(titles, figures.values(), strict=True)]

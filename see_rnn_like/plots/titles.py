@@ -8,8 +8,7 @@ import numpy as np
 
 from see_rnn_like.plots.figure import nonfinite_note
 
-_FEATURE = {"grads": "Gradients", "outputs": "Outputs", "generic": "Context-feature"}
-_CONTEXT = {"grads": "Timesteps", "outputs": "Timesteps", "generic": "Context-units"}
+_FEATURE = {"grads": "Gradients", "outputs": "Outputs", "generic": "Values"}
 
 
 def title_1d(title: bool | str, ndim: int, subplot_samples: bool) -> str:
@@ -18,11 +17,16 @@ def title_1d(title: bool | str, ndim: int, subplot_samples: bool) -> str:
     Example:
         >>> title_1d("grads", 3, False), title_1d("My net", 3, False), title_1d(False, 2, True)
         ('((Gradients vs. Timesteps) vs. Samples) vs. Channels', 'My net', '')
+        >>> title_1d(True, 3, False)
+        'Values over timesteps: a panel per channel, a curve per sample'
     """
     if (word := _word(title)) not in _FEATURE:
         return word
     curves, panels = ("Channels", "Samples") if subplot_samples else ("Samples", "Channels")
-    plain = f"({_FEATURE[word]} vs. {_CONTEXT[word]})"
+    if word == "generic":
+        each = f", a curve per {curves[:-1].lower()}" if ndim == 3 else ""
+        return f"Values over timesteps: a panel per {panels[:-1].lower()}{each}"
+    plain = f"({_FEATURE[word]} vs. Timesteps)"
     return f"({plain} vs. {curves}) vs. {panels}" if ndim == 3 else f"{plain} vs. {panels}"
 
 
@@ -35,9 +39,13 @@ def title_2d(title: bool | str, ndim: int, timesteps_xaxis: bool, limits: tuple[
     """
     if (word := _word(title)) not in _FEATURE:
         return word
-    rows, columns = ("Channels", _CONTEXT[word]) if timesteps_xaxis else (_CONTEXT[word], "Channels")
+    rows, columns = ("Channels", "Timesteps") if timesteps_xaxis else ("Timesteps", "Channels")
     plain = f"({rows} vs. {columns}) vs. {_FEATURE[word]}"
     panels = f"({plain}) vs. Samples" if ndim == 3 else plain
+    if word == "generic":
+        panels = f"Values: {columns.lower()} across, {rows.lower()} down" + ", a panel per sample" * (
+            ndim == 3
+        )
     return f"{panels} -- norm=({limits[0]:.4G}, {limits[1]:.4G})"
 
 
@@ -49,6 +57,8 @@ def title_hist(title: bool | str | None) -> str:
         ('(Counts vs. Gradients) vs. Samples', 'My net', '')
     """
     word = _word(title)
+    if word == "generic":
+        return "Counts of values: a panel per sample"
     return f"(Counts vs. {_FEATURE[word]}) vs. Samples" if word in _FEATURE else word
 
 
@@ -60,6 +70,8 @@ def title_0d(title: bool | str) -> str:
         '(Outputs vs. Samples) vs. Channels'
     """
     word = _word(title)
+    if word == "generic":
+        return "Values of the samples: a colour per channel"
     return f"({_FEATURE[word]} vs. Samples) vs. Channels" if word in _FEATURE else word
 
 
