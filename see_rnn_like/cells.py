@@ -99,10 +99,13 @@ class CellSpec:
         values = np.asarray(array)
         dims = self.dims(role, values.ndim)
         shape = self.split_shape(role, values.shape)
-        coords: dict[str, Any] = {"gate": list(self.gates)}
-        if "side" in dims and shape[dims.index("side")] == len(SIDES):
-            coords["side"] = list(SIDES)
+        coords = {dim: list(labels) for dim, labels in self.coords(dims, shape).items()}
         return xr.DataArray(values.reshape(shape), dims=dims, coords=coords, name=role)
+
+    def coords(self, dims: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, tuple[str, ...]]:
+        """Labels of a split weight: the gates, and the sides of a bias that has two."""
+        sides = {"side": SIDES} if "side" in dims and shape[dims.index("side")] == len(SIDES) else {}
+        return {"gate": self.gates, **sides}
 
     def split_shape(self, role: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a weight after the split, ``(..., gate, unit)``.

@@ -60,7 +60,7 @@ def second_cell(direction, bidirectional):
 def test_a_bad_weight_is_named_with_layer_direction_gate_and_step(kind, role, value):
     spec = cell_spec(RNNS[kind](2).cell)
     gate = spec.gates[-1]
-    with pytest.warns(errors.NonFiniteWarning, match=f"at step 3: .*{role}, {gate} gate"):
+    with pytest.warns(errors.NonFiniteWarning, match=f"at step 3: .*{role} weight, {gate} gate"):
         run, _ = fit_with(Plant(second_cell("forward", False), role, gate, BAD[value], 3), kind=kind)
     first = run.events[0]
     assert (first.step, first.kind, first.gate) == (3, value, gate)
@@ -73,7 +73,9 @@ def test_a_bad_weight_is_named_with_layer_direction_gate_and_step(kind, role, va
 @pytest.mark.parametrize("gate", ["input", "forget", "cell", "output"])
 def test_each_gate_and_direction_of_a_bidirectional(direction, gate):
     planted = Plant(second_cell(direction, True), "recurrent_kernel", gate, math.nan, 2)
-    with pytest.warns(errors.NonFiniteWarning, match=f"both, {direction}, recurrent_kernel, {gate} gate"):
+    with pytest.warns(
+        errors.NonFiniteWarning, match=f"both, {direction}, recurrent_kernel weight, {gate} gate"
+    ):
         run, _ = fit_with(planted, bidirectional=True)
     first = run.events[0]
     assert str(first.key) == f"both/{direction}/recurrent_kernel:weight"
@@ -112,7 +114,7 @@ def test_raise_raises_and_the_step_is_kept():
     monitor = RNNMonitor(every=1, on_nan="raise")
     planted = Plant(second_cell("forward", False), "bias", "cell", math.inf, 3)
     with pytest.raises(
-        errors.NonFiniteError, match=r"Inf at step 3: .*bias, cell gate: 0 NaN and 1 Inf among 5"
+        errors.NonFiniteError, match=r"Inf at step 3: .*bias weight, cell gate: 0 NaN and 1 Inf among 5"
     ):
         model.fit(*data(), batch_size=8, verbose=0, callbacks=[planted, monitor])
     assert monitor.run.steps == [0, 1, 2, 3]
@@ -145,3 +147,32 @@ def test_a_relu_recurrence_that_explodes_is_noticed_as_inf_or_nan():
     with pytest.warns(errors.NonFiniteWarning, match="at step 0"):
         model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
     assert monitor.run.events[0].key.role in ("output", "recurrent_kernel")
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "raise"])
+def test_every_fit_is_stopped_not_only_the_first_of_a_run(on_nan):
+    x, y = data()
+    model = network("lstm")
+    monitor = RNNMonitor(every=1, on_nan=on_nan)
+    x[:] = np.nan
+    for fits in (1, 2, 3):
+        if on_nan == "raise":
+            with pytest.raises(errors.NonFiniteError):
+                model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor])
+        else:
+            with pytest.warns(errors.NonFiniteWarning):
+                model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor])
+        assert len(monitor.run.steps) == fits
+    names = [(e.key, e.gate, e.kind) for e in monitor.run.events]
+    assert len(names) == len(set(names)), "first seen is told once per run"
+
+
+def test_a_planted_nan_is_not_taken_for_an_overflow_of_the_loss_scale():
+    keras.utils.set_random_seed(1)
+    rnn = layers.LSTM(4, name="lstm", dtype="mixed_float16")
+    model = keras.Sequential([keras.Input((6, 3)), rnn, layers.Dense(1, dtype="mixed_float16")])
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01)), "mse")
+    monitor = RNNMonitor(every=1, on_nan="raise")
+    planted = Plant(lambda m: m.layers[0].cell, "kernel", "forget", math.nan, 2)
+    with pytest.raises(errors.NonFiniteError, match="lstm, forward, kernel weight, forget gate"):
+        model.fit(*data(), batch_size=8, verbose=0, callbacks=[planted, monitor])

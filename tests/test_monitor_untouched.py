@@ -192,3 +192,75 @@ def test_nothing_of_the_monitor_stays_in_the_model():
     clone.fit(*data(), batch_size=16, verbose=0)
     assert "see_rnn_like" not in getattr(trained, "__module__", "")
     assert all("call" not in vars(layer) for layer in model._flatten_layers())
+
+
+def test_a_failed_fit_leaves_nothing_that_acts_in_the_next_one():
+    """A callback behind the monitor fails between the monitor's hook and the step."""
+    model, monitor = network("lstm"), RNNMonitor(every=1)
+    failing = Failing("on_train_batch_begin", RuntimeError())
+    with pytest.raises(RuntimeError):
+        model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor, failing])
+    recorded = monitor.run.steps
+    model.fit(*data(), batch_size=16, verbose=0)
+    assert monitor.run.steps == recorded
+    assert "functools" not in type(model.train_function).__module__
+
+
+class Applied(keras.Sequential):
+    """A train step of one's own that hands generators to the optimizer."""
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, (v for v in self.trainable_variables))
+        return {"loss": loss}
+
+
+class Twice(Applied):
+    """Applies gradients twice in one step."""
+
+    def train_step(self, batch):
+        super().train_step(batch)
+        return super().train_step(batch)
+
+
+@pytest.mark.parametrize("kind", [Applied, Twice])
+def test_train_steps_of_ones_own_with_a_fresh_optimizer(kind):
+    def build():
+        keras.utils.set_random_seed(1)
+        model = kind([keras.Input((6, 3)), layers.GRU(4), layers.Dense(1)])
+        model.compile("adam", "mse")
+        return model
+
+    plain, _ = fitted(build)
+    monitor = RNNMonitor(every=1)
+    watched, _ = fitted(build, [monitor])
+    assert different(state(plain), state(watched)) == []
+    off = [event.message for event in monitor.run.events if event.kind == "capture-off"]
+    assert len(off) == (kind is Twice)
+    assert all("twice in one train step" in message for message in off)
+
+
+def test_trainable_changed_without_compiling_again_is_told():
+    model, monitor = network("lstm"), RNNMonitor(every=1)
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    model.layers[0].trainable = False
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    assert [event.kind for event in monitor.run.events] == ["capture-off"]
+    assert "without compiling again" in monitor.run.events[0].message
+
+
+def test_tensorflows_stateful_random_numbers_are_told():
+    class Noise(layers.Layer):
+        def call(self, inputs):
+            return inputs + tf.random.normal(tf.shape(inputs))
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((6, 3)), Noise(), layers.LSTM(4), layers.Dense(1)])
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1)
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    assert [event.kind for event in monitor.run.events] == ["stateful-random"]
+    assert "RandomStandardNormal" in monitor.run.events[0].message

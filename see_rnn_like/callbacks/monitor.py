@@ -17,6 +17,7 @@ from see_rnn_like.callbacks import nonfinite
 from see_rnn_like.engine.execution import execute
 from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Recording, step_counter
 from see_rnn_like.errors import (
+    ArgumentError,
     ArgumentTypeError,
     CaptureError,
     NonFiniteError,
@@ -42,6 +43,11 @@ ON_NAN = ("warn", "stop", "raise")
 _TWO_INSTRUMENTS = (
     "another callback has put its own function in the place of the train function at this step; use one "
     "RNNMonitor per fit (schedules combine with |, layers and capture take several)"
+)
+
+_NOT_RECOMPILED = (
+    "trainable was changed without compiling again: Keras goes on training what it compiled before; call "
+    "model.compile(...) after changing trainable"
 )
 
 _log = logging.getLogger("see_rnn_like")
@@ -112,21 +118,37 @@ class RNNMonitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.every = as_schedule(every)
-        self.layers = layers
+        self.layers = _checked_layers(layers)
         self.capture = _checked_capture(capture)
         self.level = _checked("level", level, LEVELS)
         self.on_nan = _checked("on_nan", on_nan, ON_NAN)
         self.strict = strict
+        self.max_bytes = max_bytes
         self._history = SQLiteHistory.create(store, max_bytes=max_bytes)
         self.run = Run(self._history)
-        self._seen = nonfinite.as_seen(self.run.events)
+        self._told = nonfinite.as_seen(self.run.events)
+        self._alarmed: nonfinite.Seen = set()
         self._step: InstrumentedStep | None = None
         self._native: Any = None
+        self._trainable: list[bool] = []
         self._stand_in: Callable[[Any], Any] | None = None
         self._epoch = 0
-        self._first_step = 0
+        self._now = 0
+        self._epoch_start = 0
         self._offset = 0
-        self._warned = False
+        self._trained = _steps_trained(self.run)
+        self._fit_is_new = True
+        self._recorded: set[int] = set()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RNNMonitor:
+        """A monitor with the same settings and a run of its own in memory (tuners copy callbacks)."""
+        if self.run.path is not None:
+            raise ArgumentError(
+                f"a monitor that writes '{self.run.path}' cannot be copied: two would write one file; "
+                "give each a store of its own"
+            )
+        settings = (self.every, self.layers, self.capture, self.level, None, self.on_nan, self.strict)
+        return type(self)(*settings, max_bytes=self.max_bytes)
 
     # -- Keras's hooks --------------------------------------------------------------------------
 
@@ -138,65 +160,76 @@ class RNNMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prepares the instrumented step and writes down what is trained."""
         self._restore()
-        self._warned = False
+        self._alarmed = set()
+        self._fit_is_new = True
+        trainable = [v.trainable for v in self.model.variables]
         if self._native is not self.model.train_function:
             # A new train function means a new compile: ours is traced anew, on the first step that is due.
-            self._native = self.model.train_function
+            self._native, self._trainable = self.model.train_function, trainable
             self._step = InstrumentedStep(self.model, self.layers, self.capture, self.level)
-        iterations = self._iterations()
-        recorded = self.run.steps
-        # A recompiled model counts from 0 again; its steps go on after those of the run.
-        self._offset = max(0, recorded[-1] + 1 - iterations) if recorded else 0
+        elif len(trainable) == len(self._trainable) and trainable != self._trainable:
+            # Keras goes on with what it compiled before; a trace of ours would train other weights.
+            self._switch_off(CaptureError(_NOT_RECOMPILED))
         self._guarded(self._describe)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes at which optimizer step the epoch starts."""
+        if self._fit_is_new:
+            # Not in on_train_begin: there other callbacks may still restore a checkpoint.
+            self._begin_fit()
         self._epoch = epoch
-        self._first_step = self._iterations() + self._offset
+        self._epoch_start = self._steps_done()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Puts the instrumented step in the place of the train function if a step is due."""
         if self._step is None:
             return
-        first = self._first_step + batch
-        due = [self.every(first + k) for k in range(self.model.steps_per_execution)]
+        self._now = self._steps_done() if _may_skip(self.model.optimizer) else self._epoch_start + batch
+        due = [self.every(self._now + k) for k in range(self.model.steps_per_execution)]
         if not any(due):
             return
         if self.model.train_function is not self._native:
             self._switch_off(CaptureError(_TWO_INSTRUMENTS))
         else:
-            self._stand_in = functools.partial(self._train_and_record, self._step, self._native, due)
+            fit = getattr(self.model, "history", None)
+            self._stand_in = functools.partial(self._train_and_record, self._step, self._native, due, fit)
             self.model.train_function = self._stand_in
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the epoch's logs, validation included."""
+        self._trained = self._steps_done()
         if self._step is not None:
-            last = self._iterations() + self._offset - 1
-            self._guarded(self._history.add_epoch, epoch, last, _scalars(logs))
+            self._guarded(self._history.add_epoch, epoch, self._trained - 1, _scalars(logs))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model as it was and the run file complete."""
         self._restore()
+        self._trained = self._steps_done()
         # Some models are built by their first batch only.
-        self._guarded(self._history.set_meta, "model", describe_model(self.model))
+        self._note("model", describe_model, self.model)
         self._guarded(self._history.set_meta, "finished", now())
         self._guarded(self._history.close)
 
     # -- one due step ---------------------------------------------------------------------------
 
     def _train_and_record(
-        self, step: InstrumentedStep, native: Callable[[Any], Any], due: list[bool], iterator: Any
+        self, step: InstrumentedStep, native: Callable[[Any], Any], due: list[bool], fit: Any, iterator: Any
     ) -> Any:
         """Stands in for Keras's train function during one call."""
         self._restore()
+        # Left behind by a fit that another callback ended before this call, or called by somebody else.
+        if getattr(self.model, "history", None) is not fit or not hasattr(iterator, "element_spec"):
+            return native(iterator)
         try:
             step.trace(iterator)
         except CaptureError as error:
             self._switch_off(error)
             return native(iterator)
         logs, recordings = execute(step, iterator, due)
-        for recording in recordings:
-            self._guarded(self._keep, recording, _scalars(logs))
+        for own_logs, recording in recordings:
+            self._guarded(self._keep, recording, _scalars(own_logs))
+        if step.failure is not None:
+            self._switch_off(step.failure)
         return logs
 
     def _restore(self) -> None:
@@ -206,29 +239,38 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
         step = recording.step + self._offset
+        self._add_notes(step, recording)
+        alarms = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._alarmed)
         if not recording.applied:
+            # Scaled gradients may overflow; what went into them may not.
+            alarms = [e for e in alarms if e.key is not None and e.key.kind in ("weight", "value")]
+        if not recording.applied and not alarms:
             self._add_events([self._skipped(step)])
             return
-        self._history.declare(recording.infos)
-        events = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._seen)
-        self._history.append(
-            Snapshot(
-                step,
-                self._epoch,
-                time.time(),
-                recording.seconds,
-                recording.moments,
-                recording.histograms,
-                recording.values,
-                logs,
-            )
+        if recording.applied and step not in self._recorded:
+            self._history.declare(recording.infos)
+            self._history.append(self._snapshot(step, recording, logs))
+            self._recorded.add(step)
+        elif recording.applied:
+            message = f"step {step} was trained again (from a checkpoint?); the run keeps its first recording"
+            self._add_events([Event(step, "repeated-step", None, None, {}, message)])
+        if alarms:
+            self._report_nonfinite(alarms)
+
+    def _snapshot(self, step: int, recording: Recording, logs: dict[str, float]) -> Snapshot:
+        return Snapshot(
+            step,
+            self._epoch,
+            time.time(),
+            recording.seconds,
+            recording.moments,
+            recording.histograms,
+            recording.values,
+            logs,
         )
-        self._add_notes(step, recording)
-        if events:
-            self._report_nonfinite(events)
 
     def _skipped(self, step: int) -> Event:
-        if not hasattr(self.model.optimizer, "dynamic_scale"):
+        if not _may_skip(self.model.optimizer):
             raise CaptureError(
                 "the train step does not advance model.optimizer.iterations: its steps cannot be told apart"
             )
@@ -240,23 +282,26 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def _add_notes(self, step: int, recording: Recording) -> None:
         for note in recording.notes:
-            if (note.key, None, note.kind) not in self._seen:
+            if (note.key, None, note.kind) not in self._told:
                 self._add_events([Event(step, note.kind, note.key, None, {}, note.message)])
 
     def _add_events(self, events: list[Event]) -> None:
         for event in events:
             self._history.add_event(event)
-        self._seen |= nonfinite.as_seen(events)
+        self._told |= nonfinite.as_seen(events)
 
-    def _report_nonfinite(self, events: list[Event]) -> None:
-        self._add_events(events)
-        message = nonfinite.summary(events)
+    def _report_nonfinite(self, alarms: list[Event]) -> None:
+        """Notes what is new to the run; warns, stops or raises for what is new to this fit."""
+        first_alarm = not self._alarmed
+        self._alarmed |= nonfinite.as_seen(alarms)
+        new = nonfinite.as_seen(alarms) - self._told
+        self._add_events([event for event in alarms if (event.key, event.gate, event.kind) in new])
+        message = nonfinite.summary(alarms)
         if self.on_nan == "raise":
             raise NonFiniteError(message)
         if self.on_nan == "stop":
             self.model.stop_training = True
-        if not self._warned:
-            self._warned = True
+        if first_alarm:
             warnings.warn(message, NonFiniteWarning, stacklevel=2)
 
     # -- keeping training alive -----------------------------------------------------------------
@@ -277,40 +322,85 @@ class RNNMonitor(keras.callbacks.Callback):
         message = f"recording is switched off, training goes on: {error}"
         _log.error("%s", message, exc_info=None if isinstance(error, SeeRNNError) else error)
         try:
-            self._history.add_event(Event(self._first_step, "capture-off", None, None, {}, message))
+            self._history.add_event(Event(self._now, "capture-off", None, None, {}, message))
         except SeeRNNError as store_error:
             _log.error("this could not be noted in the run: %s", store_error)
 
     # -- facts ----------------------------------------------------------------------------------
 
-    def _iterations(self) -> int:
-        return int(step_counter(self.model.optimizer).numpy())
+    def _steps_done(self) -> int:
+        return int(step_counter(self.model.optimizer).numpy()) + self._offset
+
+    def _begin_fit(self) -> None:
+        self._fit_is_new = False
+        if self._steps_done() < self._trained and self._steps_done() == self._offset:
+            # A new optimizer counts from 0 again: its steps go on after those trained so far.
+            self._offset = self._trained
+        self._recorded = set(self.run.steps)
+        self._now = self._steps_done()
+        self._guarded(self._add_fit)
+
+    def _add_fit(self) -> None:
+        fits = self.run.meta.get("fits", [])
+        fit = {"first_step": self._now, "started": now(), **self.params}
+        self._history.set_meta("fits", [*fits, fit])
 
     def _describe(self) -> None:
-        first = self._iterations() + self._offset
-        fits = [*self.run.meta.get("fits", []), {"first_step": first, "started": now(), **self.params}]
         facts = {
             "package_version": __version__,
-            "started": fits[0]["started"],
-            **describe_machine(),
-            "model": describe_model(self.model),
-            "optimizer": describe_optimizer(self.model.optimizer),
+            "started": self.run.meta.get("started", now()),
             "loss": str(getattr(self.model.loss, "name", None) or self.model.loss),
             "jit_compile": bool(self.model.jit_compile),
-            "seeds": seed_states(self.model),
             "every": repr(self.every),
             "level": self.level,
             "capture": list(self.capture),
-            "fits": fits,
+            **describe_machine(),
         }
         for name, value in facts.items():
             self._history.set_meta(name, value)
+        self._note("model", describe_model, self.model)
+        self._note("optimizer", describe_optimizer, self.model.optimizer)
+        self._note("seeds", seed_states, self.model)
+
+    def _note(self, name: str, describe: Callable[[Any], Any], what: Any) -> None:
+        """Keeps a description; what a user's own class refuses to tell about itself is noted as missing."""
+        try:
+            fact = describe(what)
+        except Exception as error:
+            fact = None
+            message = f"the run does not describe the {name}: {type(error).__name__}: {error}"
+            self._guarded(self._add_events, [Event(self._now, "not-described", None, None, {}, message)])
+        self._guarded(self._history.set_meta, name, fact)
+
+
+def _may_skip(optimizer: Any) -> bool:
+    """Whether an optimizer may leave a step out, as loss scaling does when gradients overflow."""
+    return hasattr(optimizer, "inner_optimizer")
+
+
+def _steps_trained(run: Run) -> int:
+    """How many steps a run knows to have been trained."""
+    return max([*run.steps, *(int(epoch["step"]) for epoch in run.epochs)], default=-1) + 1
+
+
+def _checked_layers(layers: Any) -> Any:
+    if layers is None or isinstance(layers, str | keras.layers.Layer):
+        return layers
+    wanted = tuple(layers) if isinstance(layers, Iterable) else (layers,)
+    if not wanted or not all(isinstance(item, str | keras.layers.Layer) for item in wanted):
+        raise ArgumentTypeError(
+            'layers must be None for all, or names, paths or layer objects such as ["lstm", "encoder"]; '
+            f"got {layers!r}"
+        )
+    return wanted
 
 
 def _checked_capture(capture: Collection[str]) -> tuple[str, ...]:
     if isinstance(capture, str) or not isinstance(capture, Collection):
         raise ArgumentTypeError(f'capture must be a list of names such as ["gradients"]; got {capture!r}')
-    return tuple(_checked("capture", name, CAPTURES) for name in capture)
+    if not capture:
+        raise ArgumentError(f"capture must name at least one of {', '.join(CAPTURES)}; got {capture!r}")
+    return tuple(dict.fromkeys(_checked("capture", name, CAPTURES) for name in capture))
 
 
 def _checked(what: str, given: str, valid: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from see_rnn_like.stats import MOMENTS
 _COUNT, _NAN, _INF = (MOMENTS.index(name) for name in ("count", "nan", "inf"))
 
 #: What has been reported already: tensor, gate and kind of value.
-Seen = Set[tuple[TensorKey, str | None, str]]
+Seen = set[tuple[TensorKey | None, str | None, str]]
 
 
 def nonfinite_events(
@@ -42,7 +42,7 @@ def nonfinite_events(
 
 def as_seen(events: Iterable[Event]) -> Seen:
     """What these events reported."""
-    return {(event.key, event.gate, event.kind) for event in events if event.key is not None}
+    return {(event.key, event.gate, event.kind) for event in events}
 
 
 def summary(events: list[Event]) -> str:
@@ -55,13 +55,14 @@ def summary(events: list[Event]) -> str:
 def _event(step: int, key: TensorKey, gate: str | None, kind: str, row: np.ndarray) -> Event:
     counts = {"count": int(row[_COUNT]), "nan": int(row[_NAN]), "inf": int(row[_INF])}
     place = _place(key, gate)
-    many = f"{counts['nan']} NaN and {counts['inf']} Inf among {counts['count']} values"
+    values = "value" if counts["count"] == 1 else "values"
+    many = f"{counts['nan']} NaN and {counts['inf']} Inf among {counts['count']} {values}"
     name = {"nan": "NaN", "inf": "Inf"}[kind]
     return Event(step, kind, key, gate, counts, f"{name} at step {step}: {place}: {many}")
 
 
 def _place(key: TensorKey, gate: str | None) -> str:
-    what = {"weight": "", "value": "", "gradient": " gradient", "update": " update"}[key.kind]
+    what = {"weight": " weight", "value": "", "gradient": " gradient", "update": " update"}[key.kind]
     parts = [key.layer] if key.layer else []
     parts += [key.direction] if key.direction else []
     parts += [f"{key.role}{what}"]

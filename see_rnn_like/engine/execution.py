@@ -10,7 +10,9 @@ import tensorflow as tf
 from see_rnn_like.engine.train_step import InstrumentedStep, Recording
 
 
-def execute(step: InstrumentedStep, iterator: Any, due: Sequence[bool]) -> tuple[Any, list[Recording]]:
+def execute(
+    step: InstrumentedStep, iterator: Any, due: Sequence[bool]
+) -> tuple[Any, list[tuple[Any, Recording]]]:
     """Trains on the next ``len(due)`` batches and records those that are due.
 
     Args:
@@ -19,19 +21,20 @@ def execute(step: InstrumentedStep, iterator: Any, due: Sequence[bool]) -> tuple
         due: one entry per step of the execution.
 
     Returns:
-        The logs of the last step that ran and the recordings. Like Keras's own train function it stops
-        quietly when the data ends within the execution.
+        The logs of the last step that ran, and for each recorded step its logs and recording. Like
+        Keras's own train function it stops quietly when the data ends within the execution.
 
     Raises:
         tf.errors.OutOfRangeError: if there was no batch at all.
     """
     logs: Any = None
-    recordings: list[Recording] = []
+    recordings: list[tuple[Any, Recording]] = []
     try:
         for wanted in due:
             if wanted:
                 logs, recording = step.record(iterator)
-                recordings.append(recording)
+                if recording is not None:
+                    recordings.append((logs, recording))
             else:
                 logs = step.skip(iterator)
     except tf.errors.OutOfRangeError:

@@ -26,27 +26,49 @@ class TappedOutput:
         point: the layer it left.
         role: ``output``; further tensors of one call are ``output_1``, …; further calls of a shared
             layer append ``@1``, ….
+        index: which tensor of the call it is.
         value: the tensor.
-        gradient: dL/d(value) once the backward pass has been traced; None if it never reached here.
-        masked: whether Keras sent a mask along.
+        passed: the tensor the model goes on with.
+        gradients: dL/d(value) of each backward pass that came by.
     """
 
     point: OutputPoint
     role: str
+    index: int
     value: Any
-    gradient: Any = None
-    masked: bool = False
+    passed: Any = None
+    gradients: list[Any] = field(default_factory=list)
+
+    @property
+    def masked(self) -> bool:
+        """Whether Keras sends a mask along, which it attaches after the layer's `call`."""
+        return getattr(self.passed, "_keras_mask", None) is not None
 
 
 @dataclass
 class OutputTaps:
-    """Collects `TappedOutput`s in the order the layers were called."""
+    """Collects `TappedOutput`s in the order the layers were called.
+
+    Attributes:
+        seen: the outputs.
+        calls: how often each layer was called, by its id.
+        failure: the first error in here; what failed is then not tapped, and the model goes on.
+    """
 
     seen: list[TappedOutput] = field(default_factory=list)
     calls: Counter[int] = field(default_factory=Counter)
+    failure: Exception | None = None
 
     def record(self, point: OutputPoint, outputs: Any) -> Any:
         """Records what a layer returned and returns what the model must go on with."""
+        try:
+            return self._tapped(point, outputs)
+        except Exception as error:
+            # Not raised: the trace must be completed, or variables made in it are never initialised.
+            self.failure = self.failure or error
+            return outputs
+
+    def _tapped(self, point: OutputPoint, outputs: Any) -> Any:
         call = self.calls[id(point.source)]
         self.calls[id(point.source)] += 1
         flat = tf.nest.flatten(outputs)
@@ -54,19 +76,21 @@ class OutputTaps:
         return tf.nest.pack_sequence_as(outputs, tapped)
 
     def _tap(self, point: OutputPoint, tensor: Any, index: int, call: int) -> Any:
-        if not tf.is_tensor(tensor) or not tensor.dtype.is_floating or isinstance(tensor, tf.SparseTensor):
+        if not isinstance(tensor, tf.Tensor) or not tensor.dtype.is_floating:
             return tensor
         which = (f"_{index}" if index else "") + (f"@{call}" if call else "")
-        masked = getattr(tensor, "_keras_mask", None) is not None
-        output = TappedOutput(point, f"output{which}", tensor, masked=masked)
-        self.seen.append(output)
+        output = TappedOutput(point, f"output{which}", index, tensor)
         logits = _logits_of(tensor)
         if logits is None:
-            return _observed(output, like=tensor)
-        # Keras's cross-entropies go from these logits, not from the probabilities: this is where the
-        # gradient comes by.
-        self.seen.append(TappedOutput(point, f"logits{which}", logits, masked=masked))
-        return _observed_head(output, self.seen[-1])
+            output.passed = _observed(output, like=tensor)
+            self.seen.append(output)
+        else:
+            # Keras's cross-entropies go from these logits, not from the probabilities: this is where the
+            # gradient comes by.
+            before = TappedOutput(point, f"logits{which}", index, logits)
+            output.passed = _observed_head(output, before)
+            self.seen += [output, before]
+        return output.passed
 
 
 def _observed(output: TappedOutput, like: Any) -> Any:
@@ -75,7 +99,7 @@ def _observed(output: TappedOutput, like: Any) -> Any:
     @tf.custom_gradient
     def identity(tensor: Any) -> tuple[Any, Callable[[Any], Any]]:
         def note(upstream: Any) -> Any:
-            output.gradient = upstream
+            output.gradients.append(upstream)
             return upstream
 
         return tf.identity(tensor), note
@@ -209,12 +233,45 @@ def tapped_gradients(optimizer: Any) -> Iterator[GradientTaps]:
     @functools.wraps(apply)
     def recorded(grads: Any, trainable_variables: Any = None) -> Any:
         grads = list(grads)
-        variables = optimizer._trainable_variables if trainable_variables is None else trainable_variables
-        taps.record(grads, list(variables))
-        return apply(grads, trainable_variables)
+        if trainable_variables is None:
+            taps.record(grads, optimizer._trainable_variables)
+            return apply(grads)
+        # Either may be a generator, which gives its items once.
+        variables = list(trainable_variables)
+        taps.record(grads, variables)
+        return apply(grads, variables)
 
     with replaced(optimizer, "apply", recorded):
         yield taps
+
+
+@dataclass
+class ScaleTap:
+    """The factor the loss was multiplied by; None if it was not scaled."""
+
+    factor: Any = None
+
+
+@contextlib.contextmanager
+def tapped_scale(optimizer: Any) -> Iterator[ScaleTap]:
+    """Notes by what `optimizer.scale_loss` multiplies the loss, if the block calls it at all."""
+    tap = ScaleTap()
+    scale_loss = optimizer.scale_loss
+
+    @functools.wraps(scale_loss)
+    def recorded(loss: Any) -> Any:
+        tap.factor = _loss_scale(optimizer)
+        return scale_loss(loss)
+
+    with replaced(optimizer, "scale_loss", recorded):
+        yield tap
+
+
+def _loss_scale(optimizer: Any) -> Any:
+    if hasattr(optimizer, "inner_optimizer"):
+        # A LossScaleOptimizer makes its variable when it is built, by the first step.
+        return tf.identity(optimizer.dynamic_scale) if optimizer.built else optimizer.initial_scale
+    return optimizer.loss_scale_factor
 
 
 @dataclass

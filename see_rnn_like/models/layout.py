@@ -6,6 +6,7 @@ is measured anywhere in the package is called the same.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -195,11 +196,13 @@ def recurrent_parts(layer: Any) -> list[RecurrentPart]:
 
 
 def _walk(model: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if not prefix and _has_own_weights(model):
+        yield model.name, model
     for layer in model.layers if isinstance(model, keras.Model) else _sublayers(model):
         if isinstance(layer, keras.layers.InputLayer):
             continue
         path = f"{prefix}{layer.name}"
-        if not isinstance(layer, keras.Model):
+        if not isinstance(layer, keras.Model) or _has_own_weights(layer):
             yield path, layer
         if not _is_leaf(layer):
             yield from _walk(layer, f"{path}/")
@@ -210,13 +213,23 @@ def _sublayers(layer: Any) -> list[Any]:
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def _has_own_weights(model: Any) -> bool:
+    """Whether a model made weights itself, as subclassed ones can."""
+    inside = {id(v) for layer in _sublayers(model) for v in layer.variables}
+    return any(id(v) not in inside for v in model.weights)
+
+
 def _is_leaf(layer: Any) -> bool:
     return isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional | keras.layers.Wrapper)
 
 
 def _matching(found: Sequence[Site], item: Any) -> list[Site]:
     if not isinstance(item, str):
-        return [site for site in found if site.layer is item]
+        exact = [site for site in found if site.layer is item]
+        within = (
+            {id(layer) for layer in item._flatten_layers()} if hasattr(item, "_flatten_layers") else set()
+        )
+        return exact or [site for site in found if id(site.layer) in within]
     exact = [site for site in found if item in (site.path, site.layer.name)]
     inside = [site for site in found if site.path.startswith(f"{item}/")]
     return exact or inside or [site for site in found if item and item in site.path]
@@ -232,6 +245,8 @@ def _output_points(layer: Any, path: str) -> tuple[OutputPoint, ...]:
     if isinstance(layer, keras.layers.RNN):
         (part,) = recurrent_parts(layer)
         return (OutputPoint(path, part.direction, layer, layer.go_backwards and layer.return_sequences),)
+    if isinstance(layer, keras.Model):
+        return ()
     return (OutputPoint(path, None, layer, False),)
 
 
@@ -263,7 +278,18 @@ def _cell_slots(cell: Any, path: str, direction: str) -> Iterator[WeightSlot]:
 def _named_slots(variables: Sequence[Any], path: str, direction: str | None) -> Iterator[WeightSlot]:
     floating = [v for v in variables if "float" in str(v.dtype)]
     names = Counter(v.name for v in floating)
+    taken: Counter[str] = Counter()
     for variable in floating:
         # Two variables of one name in one layer (a wrapper's, say) are told apart by their own paths.
         name = variable.name if names[variable.name] == 1 else ".".join(variable.path.split("/")[1:])
-        yield WeightSlot(path, direction, name.replace("/", ".").replace(":", "."), variable, None)
+        role = name.replace("/", ".").replace(":", ".")
+        if _OUTPUT_ROLE.match(role):
+            role = f"weight_{role}"
+        taken[role] += 1
+        yield WeightSlot(
+            path, direction, role if taken[role] == 1 else f"{role}#{taken[role]}", variable, None
+        )
+
+
+#: Roles of what a layer puts out; a weight of such a name is called ``weight_output`` and so on.
+_OUTPUT_ROLE = re.compile(r"(output|logits|loss)([_@]\d+)*$")
