@@ -13,11 +13,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture(autouse=True)
-def _clean_slate():
+def _clean_slate(request):
     yield
-    # Only what the test itself has loaded: many tests need neither.
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
-    if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()
+    # Collecting garbage takes a while once TensorFlow is loaded: only after tests that build models.
+    if hasattr(request.module, "keras"):
+        request.module.keras.backend.clear_session()
         gc.collect()

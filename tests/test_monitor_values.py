@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -369,3 +371,139 @@ def test_a_custom_train_step_and_loss_are_recorded():
     model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
     np.testing.assert_allclose(monitor.run.stats("loss:value")["mean"], monitor.run.logs()["own"], rtol=1e-6)
     assert (monitor.run.stats("gru/forward/kernel:gradient")["norm"] > 0).all()
+
+
+def test_step_tags_survive_a_checkpoint_that_another_callback_restores(tmp_path):
+    """The counter goes on from the checkpoint, whatever the order of the callbacks."""
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    path = tmp_path / "run.sqlite"
+    for interrupted in (True, False):
+        model, monitor = network("lstm"), RNNMonitor(every=1, store=path)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        callbacks = [monitor, backup, *([Interrupt()] if interrupted else [])]
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(*data(), batch_size=16, epochs=4, verbose=0, callbacks=callbacks)
+        else:
+            model.fit(*data(), batch_size=16, epochs=4, verbose=0, callbacks=callbacks)
+        monitor.run.close()
+    assert monitor.run.steps == list(range(12))
+    assert int(model.optimizer.iterations.numpy()) == 12
+
+
+def test_a_recompiled_model_does_not_claim_steps_that_were_trained_but_not_recorded():
+    model, monitor = network("lstm"), RNNMonitor(every=5)
+    model.fit(*data(), batch_size=8, epochs=2, verbose=0, callbacks=[monitor])
+    model.compile("sgd", "mse")
+    model.fit(*data(), batch_size=8, epochs=2, verbose=0, callbacks=[monitor])
+    assert monitor.run.steps == [0, 5, 10, 15]
+    assert [fit["first_step"] for fit in monitor.run.meta["fits"]] == [0, 10]
+
+
+def test_each_step_of_an_execution_has_logs_of_its_own():
+    model = network("lstm", steps_per_execution=5, jit_compile=False)
+    monitor = RNNMonitor(every=1)
+    model.fit(*data(), batch_size=8, verbose=0, callbacks=[monitor])
+    losses = monitor.run.stats("loss:value")["mean"].values
+    # Keras reports the mean since the epoch began.
+    np.testing.assert_allclose(monitor.run.logs()["loss"], np.cumsum(losses) / np.arange(1, 6), rtol=1e-5)
+
+
+def test_last_states_of_a_backward_layer_are_not_turned_round():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6, 3))
+    both = layers.Bidirectional(layers.LSTM(4, return_sequences=True, return_state=True), name="both")
+    sequence, *states = both(inputs)
+    model = keras.Model(inputs, [layers.Dense(1)(sequence[:, -1]), *states])
+    model.compile("sgd", ["mse", None, None, None, None])
+    monitor = RNNMonitor(every=1, level="full", capture=["outputs"])
+    before = model(data()[0])[3].numpy()
+    model.fit(*data(), batch_size=40, verbose=0, shuffle=False, callbacks=[monitor])
+    recorded = monitor.run["both/backward/output_1:value"]
+    np.testing.assert_allclose(recorded[0], before, rtol=1e-5, atol=1e-6)
+    assert "time_order" not in recorded.attrs
+
+
+def test_masked_outputs_say_so():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(9, 4, mask_zero=True, name="embed"),
+            layers.LSTM(4, return_sequences=True, name="lstm"),
+            layers.LSTM(3, name="last"),
+            layers.Dense(1, name="head"),
+        ]
+    )
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1)
+    model.fit(np.arange(240).reshape(40, 6) % 9, data()[1], batch_size=40, verbose=0, callbacks=[monitor])
+    masked = {name: "mask" in monitor.run.info(f"{name}/output:value").attrs for name in ("embed", "head")}
+    masked["lstm"] = "mask" in monitor.run.info("lstm/forward/output:value").attrs
+    assert masked == {"embed": True, "lstm": True, "head": False}
+
+
+def test_the_sides_of_a_gru_bias_have_names():
+    model, monitor = network("gru"), RNNMonitor(every=1, level="full")
+    model.fit(*data(), batch_size=40, verbose=0, callbacks=[monitor])
+    bias = monitor.run["first/forward/bias:weight"]
+    assert bias.sel(side="recurrent", gate="reset").dims == ("step", "unit")
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_loss_scale_of_the_very_first_step_is_divided_out(how):
+    norms = []
+    for scale in (1.0, 1024.0):
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((6, 3)), layers.LSTM(4), layers.Dense(1, name="head")])
+        inner = keras.optimizers.SGD(0.0)
+        model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=scale), "mse", **HOWS[how])
+        monitor = RNNMonitor(every=1)
+        model.fit(*data(), batch_size=20, verbose=0, shuffle=False, callbacks=[monitor])
+        norms.append(monitor.run.stats("head/kernel:gradient")["norm"].values)
+    np.testing.assert_allclose(norms[1], norms[0], rtol=1e-5)
+
+
+def test_weights_of_odd_names_are_all_kept():
+    class Odd(layers.Layer):
+        def build(self, shape):
+            self.a = self.add_weight(shape=(3, 4), name="w")
+            self.b = self.add_weight(shape=(4, 4), name="w")
+            self.c = self.add_weight(shape=(4,), name="output")
+
+        def call(self, inputs):
+            return inputs @ self.a @ self.b + self.c
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__(name="own")
+            self.odd, self.rnn = Odd(name="odd"), layers.LSTM(1, name="rnn")
+            self.shift = self.add_weight(shape=(1,), name="shift")
+
+        def call(self, inputs):
+            return self.rnn(self.odd(inputs)) + self.shift
+
+    keras.utils.set_random_seed(1)
+    model = Own()
+    model.compile("sgd", "mse")
+    monitor = RNNMonitor(every=1, level="full")
+    model.fit(*data(), batch_size=40, verbose=0, callbacks=[monitor])
+    shapes = {
+        str(key): monitor.run[key].shape[1:] for key in list(monitor.run.keys()) if key.kind == "weight"
+    }
+    assert sorted(shapes.values()) == sorted([(3, 4), (4, 4), (4,), (1,), (4, 4, 1), (1, 4, 1), (4, 1)])
+    assert monitor.run["odd/output:gradient"].dims == ("step", "sample", "time", "unit")
+    assert "own/shift:weight" in shapes
+
+
+def test_a_monitor_in_memory_can_be_copied_one_with_a_file_cannot(tmp_path):
+    copied = copy.deepcopy(RNNMonitor(every=3, layers="first", capture=["gradients"], level="full"))
+    network("lstm").fit(*data(), batch_size=8, verbose=0, callbacks=[copied])
+    assert copied.run.steps == [0, 3]
+    with pytest.raises(ValueError, match="two would write one file"):
+        copy.deepcopy(RNNMonitor(store=tmp_path / "run.sqlite"))
