@@ -146,7 +146,8 @@ is_script = Path(sys.argv[0]).name == "sandbox.py"
 options = read_options(sys.argv[1:]) if is_script else Options()
 
 # %% Keras and the monitor
-# Silences what TensorFlow's C++ side logs from here on (such as that there is no GPU); errors still raise.
+# Silences most of what TensorFlow's C++ side logs; a few lines that it prints while it starts still appear.
+# Errors still raise.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras  # noqa: E402
@@ -223,7 +224,7 @@ most = stuck.isel(stuck.argmax(stuck.dims))
 worst = {dim: str(most[dim].values) for dim in stuck.dims}
 left, right = (float(side.sel(worst).mean()) for side in (shares.left, shares.right))
 low = 0.1 if worst["gate"] in inside.gating else -0.9  # a candidate such as LSTM's "cell" goes from -1 to 1
-if left + right == 0:
+if left + right < 0.01:
     print(f"no gate of {layer.name} is saturated")
 else:
     print(f"most saturated gate: {' '.join(worst.values())} of {layer.name}")

@@ -9,6 +9,7 @@ import webbrowser
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from see_rnn_like import Run, tasks
 
@@ -95,7 +96,31 @@ def saturation_as_told(names: dict) -> str:
             place = f"{direction} {gate}".strip()
             shares = f"{left:.0%} of its values below {low}, {right:.0%} above 0.9"
             lines[left + right] = f"most saturated gate: {place} of {names['layer'].name}\n  {shares}\n"
-    return lines[max(lines)] if max(lines) > 0 else f"no gate of {names['layer'].name} is saturated\n"
+    return lines[max(lines)] if max(lines) >= 0.01 else f"no gate of {names['layer'].name} is saturated\n"
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [
+        (0.0, "no gate of lstm is saturated\n"),
+        (0.009, "no gate of lstm is saturated\n"),
+        (0.02, "most saturated gate: forget of lstm\n  2% of its values below 0.1, 0% above 0.9\n"),
+    ],
+)
+def test_less_than_a_hundredth_of_saturation_is_none(share, told, capsys):
+    left = xr.DataArray(
+        [[0.0, 0.0], [share, share]], dims=("gate", "unit"), coords={"gate": ["input", "forget"]}
+    )
+    names = {
+        "trace": lambda *_: argparse.Namespace(gating=("input", "forget")),
+        "gate_saturation": lambda _: argparse.Namespace(left=left, right=left * 0),
+        "layer": argparse.Namespace(name="lstm"),
+        "model": None,
+        "task": argparse.Namespace(validation=[[]]),
+    }
+    (inside,) = [cell for cell in CELLS if cell.startswith("# %% Inside")]
+    exec(compile(inside, str(SANDBOX), "exec"), names)
+    assert capsys.readouterr().out == told
 
 
 def test_the_default_network_beats_the_frequencies_of_characters(sandbox, capsys):
