@@ -107,8 +107,31 @@ def test_either_name_of_an_argument_is_taken():
     assert (line.get_linewidth(), line.get_linestyle()) == (3, "--")
     assert (text.get_fontsize(), text.get_fontweight()) == (7, "normal")
     assert fig._suptitle.get_fontsize() == 8
-    with pytest.raises(AttributeError, match="lines"):
-        features_1D(np.zeros((4, 2)), configs={"plot": {"lines": 3}})
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+@pytest.mark.parametrize("entry", ["plot", "title", "annot", "tight", "subplot", "save"])
+def test_arguments_that_matplotlib_does_not_know_are_named_with_their_entry(entry, channels, tmp_path):
+    mine = plt.figure()
+    with pytest.raises(ArgumentError, match=rf"configs\['{entry}'\]\['wrongg'\]") as caught:
+        features_1D(np.zeros((4, channels)), configs={entry: {"wrongg": 3}}, savepath=tmp_path / "a.png")
+    assert isinstance(caught.value.__cause__, (AttributeError, TypeError))
+    # Neither a file nor a figure is left half done.
+    assert plt.get_fignums() == [mine.number]
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("plot", [features_0D, plots.features_hist, features_1D, plots.features_2D])
+def test_all_plots_name_the_entry_of_an_unknown_argument(plot):
+    with pytest.raises(ArgumentError, match=r"configs\['title'\]\['fontsiz'\]"):
+        plot(np.arange(8.0).reshape(4, 2), title="a", configs={"title": {"fontsiz": 3}})
+
+
+def test_other_errors_of_matplotlib_are_left_as_they_are():
+    with pytest.raises(ValueError, match="Size is invalid") as caught:
+        features_1D(np.zeros((4, 2)), configs={"title": {"fontsize": "hugee"}})
+    assert not isinstance(caught.value, ArgumentError)
+    assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize("setting", ["figure.constrained_layout.use", "figure.autolayout"])
@@ -200,6 +223,19 @@ def test_one_figure_is_saved_under_its_name_with_the_arguments_of_save(tmp_path)
     features_1D(data, savepath=str(tmp_path / "b.png"), configs={"save": {"dpi": 19}})
     assert plt.imread(tmp_path / "a.png").shape[:2] == (760, 760)
     assert plt.imread(tmp_path / "b.png").shape[:2] == (190, 190)
+
+
+def test_a_directory_that_does_not_exist_is_named_before_anything_is_drawn(tmp_path):
+    weights = [np.zeros((2, 4)), np.zeros((1, 4))] * 2
+    for name, words in (("no/a.png", "there is no directory"), (".", "is a directory")):
+        with pytest.raises(ArgumentError, match=words):
+            features_1D(np.zeros((4, 2)), savepath=tmp_path / name)
+        with pytest.raises(ArgumentError, match=words):
+            rnn_heatmap(None, None, data=weights, savepath=tmp_path / name)
+    with pytest.raises(ArgumentError, match=r"no directory .*no'; create it first"):
+        save_figures([Figure()], tmp_path / "no" / "a.png", {})
+    assert plt.get_fignums() == []
+    assert not any(tmp_path.iterdir())
 
 
 def test_two_figures_are_numbered_before_the_extension(tmp_path):

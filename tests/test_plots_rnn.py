@@ -381,6 +381,41 @@ def test_colour_limits(arguments, limits):
     assert {ax.images[0].get_clim() for ax in axes[0].flat} == {limits}
 
 
+@pytest.mark.parametrize(
+    ("bias", "ends", "words"),
+    [
+        ([9.0, 0, 0, 0], "max", "clipped: values reach from 0 to 9, colours from -4 to 4"),
+        ([1.0, 0, -5, 0], "min", "clipped: values reach from -5 to 1, colours from -4 to 4"),
+        ([9.0, 0, -5, np.nan], "both", "clipped: values reach from -5 to 9, colours from -4 to 4"),
+        ([4.0, 0, 0, -4], "neither", ""),
+    ],
+)
+def test_values_beyond_the_colours_are_told(bias, ends, words):
+    data = [np.array([[-4.0, 0, 1, 2]]), np.array([[0.0, 1, 2, 3]]), np.array(bias)]
+    (fig,), (axes,) = rnn_heatmap(None, None, data=data)
+    assert axes[1, 0].get_xlabel() == words
+    assert axes[0, 0].images[0].colorbar.extend == ends
+    assert nothing_is_cut_off(fig)
+    _, (axes,) = rnn_heatmap(None, None, data=data, show_bias=False)
+    assert axes[0, 0].images[0].colorbar.extend == "neither"
+    _, (axes,) = rnn_heatmap(None, None, data=data, show_bias=False, norm=(-1, 1))
+    assert axes[0, 0].images[0].colorbar.extend == "both"
+
+
+def test_the_neutral_colour_of_sizes_is_zero():
+    data = [np.array([[-4.0, 0, 1, 2]]), np.array([[1.0, 1, np.nan, 3]])]
+    image = rnn_heatmap(None, None, data=data, absolute_value=True)[1][0][0, 0].images[0]
+    assert image.cmap(image.norm(0.0)) == pytest.approx(to_rgba("white"), abs=0.01)
+    assert image.cmap(image.norm(4.0)) == to_rgba("red")
+    assert tuple(image.cmap.get_bad()) == to_rgba(BAD_CELL)
+    assert image.get_clim() == (0, 4)
+    positive = [np.array([[2.0, 3, 4, 2]]), np.array([[1.0, 1, 1, 3]])]
+    image = rnn_heatmap(None, None, data=positive, absolute_value=True)[1][0][0, 0].images[0]
+    assert image.get_clim() == (0, 4)
+    image = rnn_heatmap(None, None, data=data, absolute_value=True, cmap="viridis")[1][0][0, 0].images[0]
+    assert image.cmap.name == "viridis"
+
+
 def test_sizes_and_scaled_values():
     data = [np.array([[-4.0, 0, 1, np.nan]]), np.array([[0.0, 0, 0, 0]])]
     kernel = images(rnn_heatmap(None, None, data=data, absolute_value=True)[1][0])[0]

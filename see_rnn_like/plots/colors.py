@@ -6,13 +6,19 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import Colormap, Normalize, is_color_like, to_rgba_array
+from matplotlib.colors import Colormap, ListedColormap, Normalize, is_color_like, to_rgba_array
 
 from see_rnn_like.errors import ArgumentError
 
 #: Colour of NaN and Inf: in none of blue-white-red, bone and the other diverging maps, and bright where
 #: those are dark and saturated where they are bright.
 BAD_CELL = "#00d020"
+
+#: matplotlib's diverging colour maps, by the chapter of that name in its reference.
+_DIVERGING = {
+    *("PiYG", "PRGn", "BrBG", "PuOr", "RdGy", "RdBu", "RdYlBu", "RdYlGn", "Spectral", "coolwarm", "bwr"),
+    *("seismic", "berlin", "managua", "vanimo"),
+}
 
 
 def bad_visible(cmap: str | Colormap) -> Colormap:
@@ -25,6 +31,20 @@ def bad_visible(cmap: str | Colormap) -> Colormap:
         raise ArgumentError(f"cmap is a colour map of matplotlib, such as 'bwr' or 'bone'; got {cmap!r}")
     found = mpl.colormaps[cmap] if isinstance(cmap, str) else cmap
     return found.with_extremes(bad=BAD_CELL)
+
+
+def one_sided(cmap: Colormap) -> Colormap:
+    """The upper half of a diverging colour map, for sizes: from its neutral middle on; others as they are.
+
+    Example:
+        >>> [mpl.colors.to_hex(one_sided(mpl.colormaps["bwr"])(size)) for size in (0.0, 1.0)]
+        ['#fffefe', '#ff0000']
+        >>> one_sided(mpl.colormaps["viridis"]).name
+        'viridis'
+    """
+    if cmap.name.removesuffix("_r") not in _DIVERGING:
+        return cmap
+    return ListedColormap(cmap(np.linspace(0.5, 1.0, 256)), name=cmap.name).with_extremes(bad=BAD_CELL)
 
 
 def line_color(values: np.ma.MaskedArray, cmap: Colormap, norm: Normalize) -> str:

@@ -21,6 +21,7 @@ from see_rnn_like.plots.figure import (
     Configs,
     Savepath,
     Styles,
+    drawn_whole,
     merge_styles,
     new_figure,
     pair,
@@ -89,30 +90,31 @@ def features_0D(
         >>> ax.get_title()
         '(Gradients vs. Samples) vs. Channels'
     """
-    values = _numbers(data, (2,), "(samples, channels)")
-    subplot = {"dpi": 76, "figsize": (12, 4)}
-    kw = merge_styles(
-        configs, {"plot": {"s": 15}, "subplot": subplot, "title": {"weight": "bold"}, "save": {}}
-    )
-    auto = isinstance(ylims, str) and ylims == "auto"
-    limits = color_limits(np.ma.masked_invalid(values), "auto") if auto else two_numbers("ylims", ylims)
-    colors = point_colors(color, cmap, values.shape)
-    fig = new_figure(dict(kw["subplot"]), w, h)
-    fig.set_layout_engine("constrained")
-    ax = fig.add_subplot()
-    if show_y_zero:
-        ax.axhline(0, color="k", linewidth=1)
-    draw_points(ax, values, colors, marker, kw["plot"], clip=not auto)
-    ax.set_ylim(*limits)
-    ax.set_xlabel("Sample")
-    ax.set_xlim(0.5, len(values) + 0.5)
-    ax.xaxis.set_major_locator(whole_locator())
-    ax.xaxis.set_minor_locator(MultipleLocator(1) if len(values) <= _MINOR_TICKS else NullLocator())
-    ax.set_frame_on(show_borders)
-    words = title_0d(title)
-    ax.set_title(with_counts(words, values) if words else "", **kw["title"])
-    save_figures([fig], savepath, kw["save"])
-    return fig, ax
+    with drawn_whole(configs, savepath):
+        values = _numbers(data, (2,), "(samples, channels)")
+        subplot = {"dpi": 76, "figsize": (12, 4)}
+        kw = merge_styles(
+            configs, {"plot": {"s": 15}, "subplot": subplot, "title": {"weight": "bold"}, "save": {}}
+        )
+        auto = isinstance(ylims, str) and ylims == "auto"
+        limits = color_limits(np.ma.masked_invalid(values), "auto") if auto else two_numbers("ylims", ylims)
+        colors = point_colors(color, cmap, values.shape)
+        fig = new_figure(dict(kw["subplot"]), w, h)
+        fig.set_layout_engine("constrained")
+        ax = fig.add_subplot()
+        if show_y_zero:
+            ax.axhline(0, color="k", linewidth=1)
+        draw_points(ax, values, colors, marker, kw["plot"], clip=not auto)
+        ax.set_ylim(*limits)
+        ax.set_xlabel("Sample")
+        ax.set_xlim(0.5, len(values) + 0.5)
+        ax.xaxis.set_major_locator(whole_locator())
+        ax.xaxis.set_minor_locator(MultipleLocator(1) if len(values) <= _MINOR_TICKS else NullLocator())
+        ax.set_frame_on(show_borders)
+        words = title_0d(title)
+        ax.set_title(with_counts(words, values) if words else "", **kw["title"])
+        save_figures([fig], savepath, kw["save"])
+        return fig, ax
 
 
 def features_1D(
@@ -179,34 +181,38 @@ def features_1D(
         >>> axes.shape
         (2, 3)
     """
-    kw = _styles(configs, plot={}, annot=_ANNOTATION)
-    values = _numbers(data, (2, 3), _CURVES)
-    curves = _curves_by_panel(values, subplot_samples)[..., : _timesteps(max_timesteps)]
-    style = {"linewidth": 1.0 if len(curves) > REAL_AXES else mpl.rcParams["lines.linewidth"], **kw["plot"]}
-    drawing = Curves(curves, curve_colors(color, curves.shape[1]), style, show_y_zero)
-    share = share_words(share_xy)
-    grid = Grid.of(len(curves), n_rows)
-    panels = Panels(
-        grid,
-        drawing,
-        PanelStyle(
-            pair("show_xy_ticks", show_xy_ticks),
-            show_borders,
-            borderwidth,
-            None,
-            panel_texts(annotations, grid.count),
-            kw["annot"],
-        ),
-        np.tile([0.0, curves.shape[2]], (len(curves), 1)),
-        widen(share_limits(drawing.ranges(), grid.groups(share[1]))),
-        share,
-    )
-    words = title_1d(title, values.ndim, subplot_samples)
-    words = with_counts(words, curves) if words else ""
-    page = Page(words, kw, w, h, 0.0 if tight else None)
-    fig, axes = compose(panels, page, set(kw["plot"]) <= _LINE_STYLE)
-    save_figures([fig], savepath, kw["save"])
-    return fig, axes
+    with drawn_whole(configs, savepath):
+        kw = _styles(configs, plot={}, annot=_ANNOTATION)
+        values = _numbers(data, (2, 3), _CURVES)
+        curves = _curves_by_panel(values, subplot_samples)[..., : _timesteps(max_timesteps)]
+        style = {
+            "linewidth": 1.0 if len(curves) > REAL_AXES else mpl.rcParams["lines.linewidth"],
+            **kw["plot"],
+        }
+        drawing = Curves(curves, curve_colors(color, curves.shape[1]), style, show_y_zero)
+        share = share_words(share_xy)
+        grid = Grid.of(len(curves), n_rows)
+        panels = Panels(
+            grid,
+            drawing,
+            PanelStyle(
+                pair("show_xy_ticks", show_xy_ticks),
+                show_borders,
+                borderwidth,
+                None,
+                panel_texts(annotations, grid.count),
+                kw["annot"],
+            ),
+            np.tile([0.0, curves.shape[2]], (len(curves), 1)),
+            widen(share_limits(drawing.ranges(), grid.groups(share[1]))),
+            share,
+        )
+        words = title_1d(title, values.ndim, subplot_samples)
+        words = with_counts(words, curves) if words else ""
+        page = Page(words, kw, w, h, 0.0 if tight else None)
+        fig, axes = compose(panels, page, set(kw["plot"]) <= _LINE_STYLE)
+        save_figures([fig], savepath, kw["save"])
+        return fig, axes
 
 
 def features_2D(
@@ -278,28 +284,29 @@ def features_2D(
         >>> axes[0, 0].images[0].get_array().shape
         (6, 50)
     """
-    kw = _styles(configs, plot={}, colorbar={})
-    values = _channels_last(_numbers(data, (2, 3), _CURVES), channel_axis)
-    images = (values if values.ndim == 3 else values[None])[:, : _timesteps(max_timesteps)]
-    images = _backward_half_turned(images) if reflect_half else images
-    images = np.ma.masked_invalid(images.swapaxes(1, 2) if timesteps_xaxis else images)
-    limits = color_limits(images, norm)
-    drawing = Heatmaps(images, bad_visible(cmap), Normalize(*limits), kw["plot"])
-    n, height, width = images.shape
-    panels = Panels(
-        Grid.of(n, n_rows),
-        drawing,
-        PanelStyle(pair("show_xy_ticks", show_xy_ticks), show_borders, borderwidth, bordercolor),
-        *image_limits(n, height, width, kw["plot"]),
-        share_words(share_xy),
-    )
-    words = title_2d(title, values.ndim, timesteps_xaxis, limits)
-    words = with_counts(words, images) if words else ""
-    colored = ScalarMappable(drawing.norm, drawing.cmap) if show_colorbar else None
-    page = Page(words, kw, w, h, 0.0 if tight else None, colored)
-    fig, axes = compose(panels, page, not kw["plot"])
-    save_figures([fig], savepath, kw["save"])
-    return fig, axes
+    with drawn_whole(configs, savepath):
+        kw = _styles(configs, plot={}, colorbar={})
+        values = _channels_last(_numbers(data, (2, 3), _CURVES), channel_axis)
+        images = (values if values.ndim == 3 else values[None])[:, : _timesteps(max_timesteps)]
+        images = _backward_half_turned(images) if reflect_half else images
+        images = np.ma.masked_invalid(images.swapaxes(1, 2) if timesteps_xaxis else images)
+        limits = color_limits(images, norm)
+        drawing = Heatmaps(images, bad_visible(cmap), Normalize(*limits), kw["plot"])
+        n, height, width = images.shape
+        panels = Panels(
+            Grid.of(n, n_rows),
+            drawing,
+            PanelStyle(pair("show_xy_ticks", show_xy_ticks), show_borders, borderwidth, bordercolor),
+            *image_limits(n, height, width, kw["plot"]),
+            share_words(share_xy),
+        )
+        words = title_2d(title, values.ndim, timesteps_xaxis, limits)
+        words = with_counts(words, images) if words else ""
+        colored = ScalarMappable(drawing.norm, drawing.cmap) if show_colorbar else None
+        page = Page(words, kw, w, h, 0.0 if tight else None, colored)
+        fig, axes = compose(panels, page, not kw["plot"])
+        save_figures([fig], savepath, kw["save"])
+        return fig, axes
 
 
 def _styles(configs: Configs | None, **elements: dict[str, Any]) -> Styles:

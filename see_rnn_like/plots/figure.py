@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,67 @@ def _overlay(key: str, under: Mapping[str, Any], over: Mapping[str, Any]) -> dic
     merged = {**under, **{_ONE_NAME.get(name, name): value for name, value in over.items()}}
     nested = [name for name, value in under.items() if isinstance(value, Mapping)]
     return merged | {name: _overlay(name, under[name], merged[name]) for name in nested}
+
+
+@contextmanager
+def drawn_whole(configs: Configs | None, savepath: Savepath | None) -> Iterator[None]:
+    """A plot that is drawn whole or not at all: figures opened inside are closed if it fails.
+
+    Args:
+        configs: what the caller gave, to be named if matplotlib does not know a keyword argument in it.
+        savepath: what the caller gave.
+
+    Raises:
+        ArgumentError: for a file that cannot be written where `savepath` says, before anything is drawn,
+            and for a keyword argument in `configs` that matplotlib does not know.
+    """
+    check_savepath(savepath)
+    before = set(plt.get_fignums())
+    try:
+        yield
+    except Exception as error:
+        for number in set(plt.get_fignums()) - before:
+            plt.close(number)
+        entries = _entries_named_in(configs, error)
+        if not entries:
+            raise
+        raise ArgumentError(f"matplotlib does not take what {entries} holds: {error}") from error
+
+
+def check_savepath(savepath: Savepath | None) -> None:
+    """Refuses a file in a directory that does not exist, or one that is a directory.
+
+    Raises:
+        ArgumentError: if so.
+    """
+    if savepath is None:
+        return
+    path = Path(savepath)
+    if not path.parent.is_dir():
+        raise ArgumentError(
+            f"savepath {str(path)!r}: there is no directory {str(path.parent)!r}; create it first"
+        )
+    if path.is_dir():
+        raise ArgumentError(f"savepath {str(path)!r} is a directory; give the name of a file in it")
+
+
+def _entries_named_in(configs: Configs | None, error: Exception) -> str:
+    """The entries of `configs` with the keyword argument that matplotlib complains of; empty if none."""
+    if not isinstance(configs, Mapping) or not isinstance(error, (AttributeError, TypeError)):
+        return ""
+    if not any(words in str(error) for words in ("unexpected keyword", "has no property")):
+        return ""
+    found = [f"configs[{key!r}][{name!r}]" for key, name in _named(configs) if f"'{name}'" in str(error)]
+    return " or ".join(found)
+
+
+def _named(configs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every keyword argument with its entry, also those of nested dicts."""
+    for key, style in configs.items():
+        for name, value in style.items():
+            yield key, name
+            if isinstance(value, Mapping):
+                yield from ((key, inner) for _, inner in _named({name: value}))
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
@@ -231,7 +293,11 @@ def save_figures(figs: Sequence[Figure], savepath: Savepath | None, style: dict[
         figs: at least one figure.
         savepath: file name whose extension says the format; None writes nothing.
         style: keyword arguments of `Figure.savefig`.
+
+    Raises:
+        ArgumentError: if `savepath` is in a directory that does not exist; nothing is written.
     """
+    check_savepath(savepath)
     if savepath is None:
         return
     path = Path(savepath)

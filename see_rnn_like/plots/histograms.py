@@ -28,6 +28,7 @@ from see_rnn_like.plots.figure import (
     Savepath,
     Styles,
     clipnums,
+    drawn_whole,
     merge_styles,
     pair,
     save_figures,
@@ -113,24 +114,25 @@ def features_hist(
         >>> axes.shape
         (4, 1)
     """
-    share, ticks = share_words(share_xy), pair("show_xy_ticks", show_xy_ticks)
-    kw = _styles(configs, annot=_ANNOTATION, pad_xticks=_PADS)
-    cells = [[values] for values in _samples(data)]
-    grid = Grid.of(len(cells), _row_count(n_rows, len(cells)))
-    table = _measured(cells, grid, bins, kw["plot"], share)
-    xlim, ylim = _limits(table, xlims, None, center_zero)
-    padded = (tight and share[0] == "none") if pad_xticks is None else bool(pad_xticks)
-    size = annotation_size(_panel_height(kw, h, grid))
-    labels = _labels(table, xlim, kw["pad_xticks"] if padded else {}, size)
-    bars = Bars(table.values, table.edges, table.style, labels, (), {})
-    texts = panel_texts(annotations, grid.count)
-    ticks = (ticks[0] and not padded, ticks[1])
-    style = PanelStyle(ticks, show_borders, borderwidth, None, texts, kw["annot"])
-    words = "" if title is False else with_counts(title_hist(title), *_flat(cells))
-    page = Page(words, kw, w, h, 0.0 if tight else None)
-    fig, axes = compose(Panels(grid, bars, style, xlim, ylim, share), page, bars.fits_canvas())
-    save_figures([fig], savepath, kw["save"])
-    return fig, axes
+    with drawn_whole(configs, savepath):
+        share, ticks = share_words(share_xy), pair("show_xy_ticks", show_xy_ticks)
+        kw = _styles(configs, annot=_ANNOTATION, pad_xticks=_PADS)
+        cells = [[values] for values in _samples(data)]
+        grid = Grid.of(len(cells), _row_count(n_rows, len(cells)))
+        table = _measured(cells, grid, bins, kw["plot"], share)
+        xlim, ylim = _limits(table, xlims, None, center_zero)
+        padded = (tight and share[0] == "none") if pad_xticks is None else bool(pad_xticks)
+        size = annotation_size(_panel_height(kw, h, grid))
+        labels = _labels(table, xlim, kw["pad_xticks"] if padded else {}, size)
+        bars = Bars(table.values, table.edges, table.style, labels, (), {})
+        texts = panel_texts(annotations, grid.count)
+        ticks = (ticks[0] and not padded, ticks[1])
+        style = PanelStyle(ticks, show_borders, borderwidth, None, texts, kw["annot"])
+        words = "" if title is False else with_counts(title_hist(title), *_flat(cells))
+        page = Page(words, kw, w, h, 0.0 if tight else None)
+        fig, axes = compose(Panels(grid, bars, style, xlim, ylim, share), page, bars.fits_canvas())
+        save_figures([fig], savepath, kw["save"])
+        return fig, axes
 
 
 def features_hist_v2(
@@ -200,26 +202,30 @@ def features_hist_v2(
         >>> axes[0, 1].get_title()
         'recurrent'
     """
-    share, ticks = share_words(share_xy), pair("show_xy_ticks", show_xy_ticks)
-    kw = _styles(configs, colnames={"weight": "bold", "fontsize": 14}, side_annot=_SIDE, pad_xticks=_PADS)
-    rows = _rows(data)
-    cells = [cell for row in rows for cell in row]
-    grid = Grid(len(rows), len(rows[0]), len(cells))
-    table = _measured(cells, grid, bins, kw["plot"], share)
-    xlim, ylims = _limits(table, xlims, ylim, center_zero)
-    padded = (tight and share[0] == "none") if pad_xticks is None else bool(pad_xticks)
-    size = annotation_size(_panel_height(kw, h, grid))
-    labels = _labels(table, xlim, kw["pad_xticks"] if padded else {}, size)
-    for row in range(grid.rows if side_annot is not None else 0):
-        labels[(row + 1) * grid.cols - 1].append(Label(f"{side_annot}{row}", kw["side_annot"]))
-    bars = Bars(table.values, table.edges, table.style, labels, _headings(colnames, grid), kw["colnames"])
-    style = PanelStyle((ticks[0] and not padded, ticks[1]), show_borders, borderwidth)
-    words = "" if title is False else with_counts(title_hist(title), *_flat(cells))
-    above, beside = 0.35 * bool(bars.headings), 0.0 if side_annot is None else 0.3 + 0.13 * len(side_annot)
-    page = Page(words, kw, w, h, _TABLE_GAP if tight else None, above=above, beside=beside)
-    fig, axes = compose(Panels(grid, bars, style, xlim, ylims, share), page, bars.fits_canvas())
-    save_figures([fig], savepath, kw["save"])
-    return fig, axes
+    with drawn_whole(configs, savepath):
+        share, ticks = share_words(share_xy), pair("show_xy_ticks", show_xy_ticks)
+        kw = _styles(configs, colnames={"weight": "bold", "fontsize": 14}, side_annot=_SIDE, pad_xticks=_PADS)
+        rows = _rows(data)
+        cells = [cell for row in rows for cell in row]
+        grid = Grid(len(rows), len(rows[0]), len(cells))
+        table = _measured(cells, grid, bins, kw["plot"], share)
+        xlim, ylims = _limits(table, xlims, ylim, center_zero)
+        padded = (tight and share[0] == "none") if pad_xticks is None else bool(pad_xticks)
+        size = annotation_size(_panel_height(kw, h, grid))
+        labels = _labels(table, xlim, kw["pad_xticks"] if padded else {}, size)
+        for row in range(grid.rows if side_annot is not None else 0):
+            labels[(row + 1) * grid.cols - 1].append(Label(f"{side_annot}{row}", kw["side_annot"]))
+        bars = Bars(table.values, table.edges, table.style, labels, _headings(colnames, grid), kw["colnames"])
+        style = PanelStyle((ticks[0] and not padded, ticks[1]), show_borders, borderwidth)
+        words = "" if title is False else with_counts(title_hist(title), *_flat(cells))
+        above, beside = (
+            0.35 * bool(bars.headings),
+            0.0 if side_annot is None else 0.3 + 0.13 * len(side_annot),
+        )
+        page = Page(words, kw, w, h, _TABLE_GAP if tight else None, above=above, beside=beside)
+        fig, axes = compose(Panels(grid, bars, style, xlim, ylims, share), page, bars.fits_canvas())
+        save_figures([fig], savepath, kw["save"])
+        return fig, axes
 
 
 def hist_clipped(

@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from see_rnn_like.errors import one_of
-from see_rnn_like.plots.colors import bad_visible, color_limits, line_color
+from see_rnn_like.plots.colors import bad_visible, color_limits, line_color, one_sided
 from see_rnn_like.plots.drawings import BAD_MARK, few_bad_cells
 from see_rnn_like.plots.figure import (
     LEGIBLE,
@@ -22,6 +22,7 @@ from see_rnn_like.plots.figure import (
     Savepath,
     Styles,
     add_title,
+    drawn_whole,
     merge_styles,
     new_figure,
     nonfinite_note,
@@ -108,39 +109,40 @@ def rnn_histogram(
         >>> axes[0].shape
         (5, 2)
     """
-    if equate_axes not in (0, 1, 2):
-        raise one_of("equate_axes", equate_axes, (0, 1, 2))
-    kw = _styles(
-        configs,
-        (9, 9),
-        {
-            "plot": {"bins": bins, "density": True},
-            "plot-bias": {"bins": bins, "density": True},
-            "annot": {
-                "fontsize": 12,
-                "weight": "bold",
-                "xy": (0.98, 0.95),
-                "ha": "right",
-                "va": "top",
-                **LEGIBLE,
+    with drawn_whole(configs, savepath):
+        if equate_axes not in (0, 1, 2):
+            raise one_of("equate_axes", equate_axes, (0, 1, 2))
+        kw = _styles(
+            configs,
+            (9, 9),
+            {
+                "plot": {"bins": bins, "density": True},
+                "plot-bias": {"bins": bins, "density": True},
+                "annot": {
+                    "fontsize": 12,
+                    "weight": "bold",
+                    "xy": (0.98, 0.95),
+                    "ha": "right",
+                    "va": "top",
+                    **LEGIBLE,
+                },
             },
-        },
-    )
-    sheets = recurrent_sheets(model, _id, layer, input_data, labels, mode, data)
-    ticks = pair("show_xy_ticks", show_xy_ticks)
-    figs, axes = [], []
-    for sheet in sheets:
-        gates, share = len(sheet.gates), bool(equate_axes)
-        fig, grid = _figure(sheet, kw, (w, h), gates, (2 * gates, 1), show_bias, share)
-        _fill_histograms(sheet, grid, kw, ticks, show_borders)
-        figs.append(fig)
-        axes.append(grid)
-    if equate_axes:
-        kernels = [grid[: len(sheet.gates)] for sheet, grid in zip(sheets, axes, strict=True)]
-        for together in [kernels] if equate_axes == 2 else [[grid] for grid in kernels]:
-            _equate(together, equate_axes == 2)
-    save_figures(figs, savepath, kw["save"])
-    return figs, axes
+        )
+        sheets = recurrent_sheets(model, _id, layer, input_data, labels, mode, data)
+        ticks = pair("show_xy_ticks", show_xy_ticks)
+        figs, axes = [], []
+        for sheet in sheets:
+            gates, share = len(sheet.gates), bool(equate_axes)
+            fig, grid = _figure(sheet, kw, (w, h), gates, (2 * gates, 1), show_bias, share)
+            _fill_histograms(sheet, grid, kw, ticks, show_borders)
+            figs.append(fig)
+            axes.append(grid)
+        if equate_axes:
+            kernels = [grid[: len(sheet.gates)] for sheet, grid in zip(sheets, axes, strict=True)]
+            for together in [kernels] if equate_axes == 2 else [[grid] for grid in kernels]:
+                _equate(together, equate_axes == 2)
+        save_figures(figs, savepath, kw["save"])
+        return figs, axes
 
 
 def rnn_heatmap(
@@ -168,7 +170,9 @@ def rnn_heatmap(
     """Draws the weights of a recurrent layer, or their gradients, as heatmaps with the gates set apart.
 
     One figure per direction: the kernels side by side, the bias as a strip below, all in the same
-    colours. NaN and Inf are drawn in a colour of their own and counted, by gate, in the titles.
+    colours. Values beyond the first or last colour are told by a pointed end of the colour bar, and those
+    of the bias by its range under the strip. NaN and Inf are drawn in a colour of their own and counted,
+    by gate, in the titles.
 
     Args:
         model: a built Keras 3 model; None if `data` or `layer` says enough.
@@ -177,9 +181,10 @@ def rnn_heatmap(
         input_data: inputs for the gradient; only for ``mode="grads"``.
         labels: targets for the gradient; only for ``mode="grads"``; None if `input_data` yields them.
         mode: ``"weights"``, or ``"grads"`` for the gradients of the loss with respect to them.
-        cmap: colour map; None for the grey ``"bone"``, for values ≥ 0.
+        cmap: colour map; None for the grey ``"bone"``, for values ≥ 0. With `absolute_value`, of a diverging
+            one named after matplotlib's the upper half, so that its neutral middle is 0 here too.
         norm: values of the first and the last colour. ``"auto"``: ±max over the kernels of all directions,
-            without the bias; with `absolute_value` or `normalize`: their range. None: their range,
+            without the bias; with `absolute_value`: 0 … max; with `normalize`: 0 … 1. None: their range,
             symmetric about 0 if there are both signs.
         data: arrays to draw instead, as in `rnn_histogram`.
         configs: keyword arguments per drawing element: ``plot`` and ``plot-bias`` (`Axes.imshow`),
@@ -213,25 +218,32 @@ def rnn_heatmap(
         >>> axes[0].shape
         (2, 2)
     """
-    kw = _styles(configs, (14, 8), {"plot": {}, "plot-bias": {}, "colorbar": {"fraction": 0.03}})
-    sheets = recurrent_sheets(model, _id, layer, input_data, labels, mode, data)
-    sheets = [sheet.mapped(np.abs) for sheet in sheets] if absolute_value else sheets
-    sheets = [sheet.mapped(_scaled_to_one) for sheet in sheets] if normalize else sheets
-    if isinstance(norm, str) and norm == "auto" and (absolute_value or normalize):
-        norm = None
-    matrices = [np.ma.masked_invalid(matrix(kernel)).ravel() for sheet in sheets for kernel in sheet.kernels]
-    limits = color_limits(np.ma.concatenate(matrices), norm)
-    colors = {"cmap": bad_visible("bone" if cmap is None else cmap), "norm": Normalize(*limits)}
-    figs, axes = [], []
-    for sheet in sheets:
-        fig, grid = _figure(sheet, kw, (w, h), 1, (8, 1), show_bias, False)
-        images = _fill_heatmaps(sheet, grid, kw, colors, gate_sep_width, show_borders)
-        if show_colorbar:
-            fig.colorbar(images[0], ax=list(grid[0]), **kw["colorbar"])
-        figs.append(fig)
-        axes.append(grid)
-    save_figures(figs, savepath, kw["save"])
-    return figs, axes
+    with drawn_whole(configs, savepath):
+        kw = _styles(configs, (14, 8), {"plot": {}, "plot-bias": {}, "colorbar": {"fraction": 0.03}})
+        sheets = recurrent_sheets(model, _id, layer, input_data, labels, mode, data)
+        sheets = [sheet.mapped(np.abs) for sheet in sheets] if absolute_value else sheets
+        sheets = [sheet.mapped(_scaled_to_one) for sheet in sheets] if normalize else sheets
+        auto = isinstance(norm, str) and norm == "auto"
+        matrices = [
+            np.ma.masked_invalid(matrix(kernel)).ravel() for sheet in sheets for kernel in sheet.kernels
+        ]
+        if auto and absolute_value:
+            matrices.append(np.ma.zeros(1))
+        limits = color_limits(
+            np.ma.concatenate(matrices), None if auto and (absolute_value or normalize) else norm
+        )
+        found = bad_visible("bone" if cmap is None else cmap)
+        colors = {"cmap": one_sided(found) if absolute_value else found, "norm": Normalize(*limits)}
+        figs, axes = [], []
+        for sheet in sheets:
+            fig, grid = _figure(sheet, kw, (w, h), 1, (8, 1), show_bias, False)
+            images = _fill_heatmaps(sheet, grid, kw, colors, gate_sep_width, show_borders)
+            if show_colorbar:
+                fig.colorbar(images[0], ax=list(grid[0]), **{"extend": _extend(images), **kw["colorbar"]})
+            figs.append(fig)
+            axes.append(grid)
+        save_figures(figs, savepath, kw["save"])
+        return figs, axes
 
 
 def _scaled_to_one(block: xr.DataArray) -> xr.DataArray:
@@ -307,8 +319,10 @@ def _fill_histograms(
         _draw_histogram(axes[-1, 0], sheet.bias.values, _TITLES["bias"], kw["plot-bias"], kw)
     for ax in dict.fromkeys(axes.flat):
         _style_histogram(ax, ticks, borders)
+    figure: Any = axes[0, 0].get_figure(root=True)
+    width = figure.get_size_inches()[0]
     for ax in axes[: len(sheet.gates)].flat:
-        _spread_ticks(ax, axes.shape[1])
+        _spread_ticks(ax, width / axes.shape[1])
     for ax in axes[:, 0]:
         ax.set_ylabel("Density" if kw["plot"].get("density") else "Count", **kw["ylabel"])
 
@@ -332,12 +346,12 @@ def _style_histogram(ax: Axes, ticks: tuple[Any, Any], borders: bool) -> None:
         ax.set_yticks([])
 
 
-def _spread_ticks(ax: Axes, columns: int) -> None:
-    """As many x ticks as have room for labels of several digits."""
+def _spread_ticks(ax: Axes, width: float) -> None:
+    """As many x ticks as have room for labels of several digits on so many inches."""
     # Not ticks that were taken away, or are on a logarithmic axis.
     if isinstance(ax.xaxis.get_major_locator(), MaxNLocator):
-        room = ax.get_figure(root=True).get_size_inches()[0] / columns / _TICK_ROOM
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=int(np.clip(room, 1, 9)), steps=[1, 2, 5, 10]))
+        ticks = int(np.clip(width / _TICK_ROOM, 1, 9))
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 2, 5, 10]))
 
 
 def _equate(grids: Sequence[np.ndarray], symmetric: bool) -> None:
@@ -370,6 +384,7 @@ def _fill_heatmaps(
         bias.set_xticks([])
         sides = sheet.bias.coords["side"].values if "side" in sheet.bias.coords else []
         bias.set_yticks(range(len(sides)), sides)
+        bias.set_xlabel(_clipped_line(images[-1]), **kw["xlabel"])
     return images
 
 
@@ -400,6 +415,32 @@ def _draw_heatmap(
     role = str(block.name)
     ax.set_title("\n".join([_TITLES.get(role, role.upper()), *_nonfinite_by_gate(block)]), **kw["subtitle"])
     return image
+
+
+def _finite(image: AxesImage) -> np.ndarray:
+    drawn: Any = image.get_array()
+    return np.ma.compressed(drawn)
+
+
+def _beyond(image: AxesImage) -> tuple[bool, bool]:
+    """Whether an image has values below its first colour, and above its last one."""
+    (low, high), values = image.get_clim(), _finite(image)
+    return bool((values < low).any()), bool((values > high).any())
+
+
+def _extend(images: Sequence[AxesImage]) -> str:
+    """Which ends of a colour bar are pointed, in matplotlib's words."""
+    below, above = np.any([_beyond(image) for image in images], axis=0)
+    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(below), int(above)]
+
+
+def _clipped_line(image: AxesImage) -> str:
+    """The range of an image that its colours do not show; empty if they do."""
+    if not any(_beyond(image)):
+        return ""
+    (low, high), values = image.get_clim(), _finite(image)
+    drawn = f"from {values.min():.3g} to {values.max():.3g}"
+    return f"clipped: values reach {drawn}, colours from {low:.3g} to {high:.3g}"
 
 
 def _gates_line(block: xr.DataArray) -> str:
