@@ -373,6 +373,8 @@ def test_a_custom_train_step_and_loss_are_recorded():
     assert (monitor.run.stats("gru/forward/kernel:gradient")["norm"] > 0).all()
 
 
+# Keras's own BackupAndRestore warns of NumPy's __array__.
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 def test_step_tags_survive_a_checkpoint_that_another_callback_restores(tmp_path):
     """The counter goes on from the checkpoint, whatever the order of the callbacks."""
 
