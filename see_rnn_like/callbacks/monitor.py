@@ -73,7 +73,8 @@ class RNNMonitor(keras.callbacks.Callback):
             The loss is always recorded.
         level: ``"stats"`` keeps statistics and a signed-log histogram of every tensor, per gate where there
             are gates, reduced inside the graph; ``"full"`` keeps the values as well.
-        store: file to write the run to; None keeps it in memory. An existing run file is continued.
+        store: file to write the run to; None keeps it in memory. An existing run file is continued; a new
+            training wants a new name.
         max_bytes: budget for what is kept, in bytes; when it is reached old steps are thinned.
         on_nan: what to do when a recorded tensor holds NaN or Inf for the first time: ``"warn"``
             (`NonFiniteWarning`), ``"stop"`` the training after this step, or ``"raise"`` `NonFiniteError`.
@@ -239,7 +240,6 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
         step = recording.step + self._offset
-        self._add_notes(step, recording)
         alarms = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._alarmed)
         if not recording.applied:
             # Scaled gradients may overflow; what went into them may not.
@@ -247,6 +247,7 @@ class RNNMonitor(keras.callbacks.Callback):
         if not recording.applied and not alarms:
             self._add_events([self._skipped(step)])
             return
+        self._add_notes(step, recording)
         if recording.applied and step not in self._recorded:
             self._history.declare(recording.infos)
             self._history.append(self._snapshot(step, recording, logs))
