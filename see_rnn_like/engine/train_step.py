@@ -249,7 +249,7 @@ class InstrumentedStep:
         attrs: dict[str, Any] = {"from": "training batch", "as": "received by the optimizer"}
         if clips:
             attrs["clipping"] = f"before {', '.join(clips)}"
-        if optimizer.gradient_accumulation_steps:
+        if getattr(optimizer, "gradient_accumulation_steps", None):  # Keras 3.0 has none
             attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
         return attrs
 
@@ -326,7 +326,9 @@ def step_counter(optimizer: Any) -> Any:
     Under gradient accumulation these are the micro-steps (`optimizer.iterations` then counts the updates);
     under loss scaling a skipped step is not counted.
     """
-    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # Keras 3.0 has no accumulation and one public counter.
+    return inner._iterations if hasattr(inner, "_iterations") else inner.iterations
 
 
 def _from_iterator(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
