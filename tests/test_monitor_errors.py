@@ -166,6 +166,20 @@ def test_strict_raises_instead(breakage, error, monkeypatch):
         network("lstm").fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
 
 
+def test_a_train_step_that_is_compiled_already_is_refused_and_trains_on():
+    import tensorflow as tf
+
+    class Compiled(keras.Sequential):
+        train_step = tf.function(keras.Sequential.train_step)
+
+    model = Compiled([keras.Input((6, 3)), layers.GRU(4), layers.Dense(1)])
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1)
+    model.fit(*data(), batch_size=16, verbose=0, callbacks=[monitor])
+    assert [event.kind for event in monitor.run.events] == ["capture-off"]
+    assert "leave the decorator away" in monitor.run.events[0].message
+
+
 def test_two_monitors_in_one_fit():
     """A step can carry one set of taps: the second monitor says so, the first records on."""
     one, other = RNNMonitor(every=1), RNNMonitor(every=2)

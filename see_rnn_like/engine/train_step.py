@@ -120,6 +120,11 @@ class InstrumentedStep:
         """
         if self._spec == iterator.element_spec:
             return
+        if hasattr(self.model.train_step, "get_concrete_function"):
+            raise CaptureError(
+                "train_step is a tf.function, which hides what happens in it; Keras compiles train steps by "
+                "itself: leave the decorator away"
+            )
         try:
             _build(self.model, iterator.element_spec)
             found = select(sites(self.model), self.layers)
