@@ -394,10 +394,56 @@ def test_one_bad_cell_among_thousands_is_seen(samples):
     fig, axes = features_2D(data)
     assert shows(fig, BAD_CELL)
     assert axes[0, 0].collections[0].get_offsets().tolist() == [[401, 301]]
-    fig = features_2D(np.where(data == 0, np.nan, data))[0]
-    pixels(fig)
-    assert not any(type(a) is mpl.collections.PathCollection for a in fig.axes[0].collections)
-    assert not any(line.get_marker() == "s" for line in fig.axes[0].lines)
+
+
+@pytest.mark.parametrize("samples", [1, 12])
+def test_bad_cells_beside_many_others_are_seen(samples):
+    data = np.zeros((samples, 700, 2000))
+    data[0, :, 1001], data[0, 350, 300:303] = np.nan, np.inf
+    fig, axes = features_2D(data)
+    places = axes[0, 0].collections[0].get_offsets()
+    assert [350, 300] in places[:, ::-1].tolist()
+    column = places[places[:, 0] == 1001, 1]
+    assert np.diff(column).max() <= 700 / 64 + 1
+    assert column.min() < 11
+    assert column.max() > 688
+    assert shows(fig, BAD_CELL)
+
+
+@pytest.mark.parametrize(
+    ("style", "place"),
+    [({"extent": (0, 1, 0, 2)}, (4.5 / 40, 2 - 3.5 / 25)), ({"origin": "lower"}, (4, 3)), ({}, (4, 3))],
+)
+def test_bad_cells_are_marked_where_the_image_is(style, place):
+    data = np.zeros((1, 50, 40))
+    data[0, 3, 4] = np.nan
+    ax = features_2D(data, configs={"plot": style})[1][0, 0]
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [place])
+    left, right, bottom, top = ax.images[0].get_extent()
+    assert sorted(ax.get_xlim()) == [left, right]
+    assert sorted(ax.get_ylim()) == sorted([bottom, top])
+
+
+def test_all_bad_is_marked_no_more_than_needed():
+    axes = features_2D(np.full((1, 700, 900), np.nan))[1]
+    assert len(axes[0, 0].collections[0].get_offsets()) == 64 * 64
+
+
+@pytest.mark.parametrize("samples", [1, 20])
+def test_cells_that_have_room_keep_their_edges(samples):
+    data = np.zeros((samples, 100, 6))
+    data[:, :, 3] = 1
+    fig = features_2D(data, norm=(-1, 1), show_borders=False, title=False)[0]
+    shades = np.unique(pixels(fig)[200:600, 200:600, 1])
+    assert set(shades) <= {0, 255, *shades[shades > 250]}
+
+
+def test_cells_smaller_than_a_pixel_are_averaged_not_left_out():
+    data = np.zeros((1, 5000, 2))
+    data[0, ::50] = 1
+    fig = features_2D(data, norm=(-1, 1), title=False)[0]
+    rows = pixels(fig)[100:600, 300, 1]
+    assert len(np.unique(rows)) > 2
 
 
 @pytest.mark.parametrize("samples", [1, 12])

@@ -14,6 +14,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
+from numpy.typing import ArrayLike
 
 from see_rnn_like.plots.colors import BAD_CELL
 from see_rnn_like.plots.grid import finite_range
@@ -22,11 +23,11 @@ from see_rnn_like.plots.panels import View
 #: Height of the marks of NaN and Inf on the bottom edge of a panel, as a share of it.
 _MARK = 0.08
 
-#: Up to so many bad cells of a heatmap are marked besides being coloured.
-_FEW = 200
+#: A heatmap is divided into so many rows and columns of blocks, and one bad cell of each is marked.
+_BLOCKS = 64
 
 #: How a bad cell is marked, in `Axes.scatter`: at least so large (points²) it can be seen.
-BAD_MARK: dict[str, Any] = {"marker": "s", "s": 9, "c": BAD_CELL, "linewidths": 0, "zorder": 2}
+_BAD_MARK: dict[str, Any] = {"marker": "s", "s": 9, "c": BAD_CELL, "linewidths": 0, "zorder": 2}
 _LINE_MARK: dict[str, Any] = {
     "marker": "s",
     "markersize": 3,
@@ -133,20 +134,20 @@ class Heatmaps:
 
     def draw(self, ax: Axes, panel: int) -> None:
         """Draws one panel into its axes."""
-        ax.imshow(
-            self.images[panel], **{"cmap": self.cmap, "norm": self.norm, "aspect": "auto", **self.style}
-        )
-        places = few_bad_cells(self.images[panel])
-        if places.size:
-            ax.scatter(*places.T, **BAD_MARK)
+        look = {"cmap": self.cmap, "norm": self.norm, "aspect": "auto"}
+        sharp = _interpolation(self.images[panel].shape, ax.get_window_extent().size)
+        mark_bad_cells(ax.imshow(self.images[panel], **{**look, "interpolation": sharp, **self.style}))
 
     def sketch(self, canvas: Axes, view: View) -> Iterable[Artist]:
         """One image per panel."""
+        pixels = np.diff(canvas.transData.transform([[0, 0], [1, 1]]), axis=0)[0]
+        sharp = _interpolation(self.images.shape[1:], pixels)
         for panel, left, bottom in zip(view.panels, view.left, view.bottom, strict=True):
             image = AxesImage(
                 canvas,
                 cmap=self.cmap,
                 norm=self.norm,
+                interpolation=sharp,
                 extent=(left, left + 1, bottom, bottom + 1),
                 origin="upper",
             )
@@ -154,7 +155,7 @@ class Heatmaps:
             image.set_transform(canvas.transData)
             yield image
         for i, panel in enumerate(view.panels):
-            places = few_bad_cells(self.images[panel])
+            places = _cells_to_mark(self.images[panel])
             if places.size:
                 here = view.at(i)
                 marks = here.placed(here.fractions(places[:, 0], places[None, :, 1]))[0]
@@ -170,13 +171,34 @@ def image_limits(
     return np.tile([-0.5, columns - 0.5], (panels, 1)), np.tile([rows - 0.5, -0.5], (panels, 1))
 
 
-def few_bad_cells(image: np.ma.MaskedArray) -> np.ndarray:
-    """Columns and rows ``(cell, 2)`` of the masked cells, none if they are many.
+def mark_bad_cells(image: AxesImage) -> None:
+    """Marks the masked cells of an image where it shows them."""
+    cells: Any = image.get_array()
+    columns, rows = _cells_to_mark(cells).T
+    if columns.size:
+        height, width = cells.shape
+        left, right, bottom, top = image.get_extent()
+        first, last = (top, bottom) if image.origin == "upper" else (bottom, top)
+        x = left + (columns + 0.5) * (right - left) / width
+        y = first + (rows + 0.5) * (last - first) / height
+        image.axes.scatter(x, y, **_BAD_MARK)
 
-    A single cell can be too small to be seen, so it gets a mark; many are seen without.
+
+def _cells_to_mark(image: np.ma.MaskedArray) -> np.ndarray:
+    """Columns and rows ``(cell, 2)`` of masked cells to mark: one per block of the heatmap.
+
+    Cells can be smaller than a pixel, so that even a whole column of them vanishes; marks do not.
     """
     rows, columns = np.nonzero(np.ma.getmaskarray(image))
-    return np.stack([columns, rows], axis=1) if len(rows) <= _FEW else np.empty((0, 2), int)
+    height, width = image.shape
+    blocks = rows * _BLOCKS // height * _BLOCKS + columns * _BLOCKS // width
+    marked = np.unique(blocks, return_index=True)[1]
+    return np.stack([columns[marked], rows[marked]], axis=1)
+
+
+def _interpolation(cells: tuple[int, ...], pixels: ArrayLike) -> str | None:
+    """Keeps cells of at least a pixel sharp; smaller ones are averaged by matplotlib instead of left out."""
+    return "nearest" if (np.array(cells[::-1]) <= np.abs(pixels)).all() else None
 
 
 def _gaps(values: np.ndarray) -> np.ndarray:

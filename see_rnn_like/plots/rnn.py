@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from see_rnn_like.errors import one_of
 from see_rnn_like.plots.colors import bad_visible, color_limits, line_color, one_sided
-from see_rnn_like.plots.drawings import BAD_MARK, few_bad_cells
+from see_rnn_like.plots.drawings import mark_bad_cells
 from see_rnn_like.plots.figure import (
     LEGIBLE,
     Configs,
@@ -409,9 +409,7 @@ def _draw_heatmap(
     else:
         ax.xaxis.set_major_locator(whole_locator())
     ax.yaxis.set_major_locator(whole_locator())
-    places = few_bad_cells(shown)
-    if places.size:
-        ax.scatter(*places.T, **BAD_MARK)
+    mark_bad_cells(image)
     role = str(block.name)
     ax.set_title("\n".join([_TITLES.get(role, role.upper()), *_nonfinite_by_gate(block)]), **kw["subtitle"])
     return image
