@@ -298,6 +298,13 @@ EXAMPLES = {
 }
 
 
+def example_number(text: str) -> int:
+    """The number of an example from the command line."""
+    if text not in map(str, EXAMPLES):
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {len(EXAMPLES)}; got {text!r}")
+    return int(text)
+
+
 def write(fig: Figure, path: Path) -> None:
     """Writes a figure as a small PNG file and closes it."""
     drawn = io.BytesIO()
@@ -313,7 +320,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "examples", nargs="*", type=int, choices=EXAMPLES, metavar="EX", help="1 to 14 (default: all)"
+        "examples", nargs="*", type=example_number, metavar="EX", help="1 to 14 (default: all)"
     )
     parser.add_argument(
         "--out", type=Path, default=IMAGES, help="directory to write to (default: docs/images)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import inspect
 import re
@@ -77,10 +78,19 @@ def test_gallery_writes_what_it_prints(tmp_path, capsys):
     assert plt.get_fignums() == []
 
 
-def test_gallery_refuses_what_it_does_not_have(tmp_path, capsys):
+def test_gallery_draws_all_if_not_told_which(tmp_path, monkeypatch, capsys):
+    few = {n: functools.partial(gallery.EXAMPLES[n], units=8, iterations=1) for n in (2, 7)}
+    monkeypatch.setattr(gallery, "EXAMPLES", few)
+    gallery.main(["--out", str(tmp_path)])
+    assert [path.name[:4] for path in sorted(tmp_path.iterdir())] == ["ex02", "ex07"]
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("wrong", ["0", "15", "EX3", "-1", "2.0"])
+def test_gallery_refuses_what_it_does_not_have(tmp_path, capsys, wrong):
     with pytest.raises(SystemExit):
-        gallery.main(["15", "--out", str(tmp_path)])
-    assert "15" in capsys.readouterr().err
+        gallery.main(["2", wrong, "--out", str(tmp_path)])
+    assert wrong in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
