@@ -117,7 +117,7 @@ def test_sigmoid_head_with_binary_crossentropy(how):
     assert_untouched(build, RNNMonitor(every=1), xy=(x, (y > 0).astype("float32")))
 
 
-@pytest.mark.parametrize("steps", [1, 3, 4, 7])
+@pytest.mark.parametrize("steps", [1, 5])
 def test_several_steps_per_execution(steps):
     def build():
         return network("lstm", dropout=0.2, steps_per_execution=steps, jit_compile=False)
