@@ -108,7 +108,7 @@ class InstrumentedStep:
         self._tapped_step: Callable[[Any], Any] = self._tapped
         self._eagerly = bool(model.run_eagerly)
         step = model.train_step if self._eagerly else self._compiled(model.train_step)
-        self._plain = _from_iterator(step)
+        self._plain = _on_batch(step)
         if not self._eagerly:
             self._plain = tf.function(self._plain, reduce_retracing=True)
 
@@ -152,7 +152,7 @@ class InstrumentedStep:
         """
         self.trace(iterator)
         start = time.perf_counter()
-        logs, iterations, packed = self._function(iterator)
+        logs, iterations, packed = self._function(_next_batch(iterator))
         if self.failure is not None:
             return logs, None
         try:
@@ -167,14 +167,16 @@ class InstrumentedStep:
 
         Needed inside an execution of several steps of which only some are due.
         """
-        return self._plain(iterator)
+        return self._plain(_next_batch(iterator))
 
     # -- traced ---------------------------------------------------------------------------------
 
     def _traced(self, iterator: Any) -> Callable[[Any], Any]:
         # A new inner function each time: a cached one would not run its Python again and leave no layout.
         self._tapped_step = self._compiled(self._tapped)
-        function = tf.function(self._recorded_step).get_concrete_function(iterator)
+        function = tf.function(self._recorded_step).get_concrete_function(
+            tf.OptionalSpec(iterator.element_spec)
+        )
         random = sorted(_stateful_random_ops(function))
         if random:
             message = (
@@ -196,9 +198,9 @@ class InstrumentedStep:
         return tf.function(one_step_on_data, reduce_retracing=True, jit_compile=self.model.jit_compile)
 
     @tf.autograph.experimental.do_not_convert
-    def _recorded_step(self, iterator: Any) -> tuple[Any, Any, Any]:
-        """One step on the iterator's next batch; weights are read outside the (perhaps XLA) step."""
-        data = _next_batch(iterator)
+    def _recorded_step(self, batch: Any) -> tuple[Any, Any, Any]:
+        """One step on a batch; weights are read outside the (perhaps XLA) step."""
+        data = _data_of(batch)
         iterations = step_counter(self.model.optimizer)
         first = tf.identity(iterations)
         watched = self._slots if self.capture & {"weights", "updates"} else []
@@ -336,18 +338,30 @@ def step_counter(optimizer: Any) -> Any:
     return inner._iterations if hasattr(inner, "_iterations") else inner.iterations
 
 
-def _from_iterator(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _on_batch(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @tf.autograph.experimental.do_not_convert
-    def step_on_iterator(iterator: Any) -> Any:
-        return step(_next_batch(iterator))
+    def step_on_batch(batch: Any) -> Any:
+        return step(_data_of(batch))
 
-    return step_on_iterator
+    return step_on_batch
 
 
 def _next_batch(iterator: Any) -> Any:
+    """The next batch as an optional, which keeps the unknown sizes of the iterator's spec.
+
+    Asked for outside the graph: inside, a missing batch does not keep what never reads it, such as the
+    step counter, from running.
+    """
+    batch = iterator.get_next_as_optional()
+    if not batch.has_value():
+        raise tf.errors.OutOfRangeError(None, None, "end of the data")
+    return batch
+
+
+def _data_of(batch: Any) -> Any:
     # Keras passes absent entries (no targets, no weights) as empty optionals.
     return tf.nest.map_structure(
-        lambda item: None if isinstance(item, tf.experimental.Optional) else item, iterator.get_next()
+        lambda item: None if isinstance(item, tf.experimental.Optional) else item, batch.get_value()
     )
 
 
