@@ -141,9 +141,13 @@ class Failing(keras.callbacks.Callback):
             raise self.error
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end", "on_epoch_end"])
+# 3 batches an epoch; the monitor stands before the failing callback and has seen what came before it.
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+@pytest.mark.parametrize(
+    ("hook", "taken"), [("on_train_batch_begin", 1), ("on_train_batch_end", 2), ("on_epoch_end", 6)]
+)
 @pytest.mark.parametrize("error", [RuntimeError("mine"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
-def test_a_users_exception_leaves_a_model_that_saves_loads_and_refits(hook, error, tmp_path):
+def test_a_users_exception_leaves_a_model_that_saves_loads_and_refits(hook, taken, error, tmp_path):
     monitor = RNNMonitor(every=1, store=tmp_path / "run.sqlite")
     model = network("lstm", bidirectional=True)
     before = [dict(vars(layer)) for layer in model._flatten_layers()]
@@ -155,7 +159,7 @@ def test_a_users_exception_leaves_a_model_that_saves_loads_and_refits(hook, erro
     assert "compute_loss" not in vars(model)
 
     recorded = monitor.run.steps
-    assert recorded[:2] == [0, 1]
+    assert recorded == list(range(taken))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(data()[0], verbose=0), model.predict(data()[0], verbose=0))
