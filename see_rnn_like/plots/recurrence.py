@@ -1,0 +1,563 @@
+"""Pictures of what happens inside a recurrent layer: gates, their saturation, memory, spectrum.
+
+Every function takes a Dataset of the one-shot functions and returns ``(figure, axes)``. None of them
+shows or saves anything.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Circle
+from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
+
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError
+from see_rnn_like.plots.colors import bad_visible
+from see_rnn_like.plots.curves import DASHES, HUES, Curve, draw_line, mark_zeros, short_name
+from see_rnn_like.plots.drawings import Heatmaps
+from see_rnn_like.plots.figure import LEGIBLE, add_title, nonfinite_note
+from see_rnn_like.plots.grid import whole_locator
+from see_rnn_like.plots.steps import literal, mark_bad_steps, power_text
+from see_rnn_like.stats import number_arrays
+
+__all__ = ["plot_gates", "plot_horizon", "plot_saturation", "plot_spectrum"]
+
+#: Limits of saturation, as in `gate_saturation`: of gates from 0 to 1, and of candidates from −1 to 1.
+_GATE_LIMITS, _CANDIDATE_LIMITS = ("0.1", "0.9"), ("−0.9", "0.9")
+
+#: Shares of the influence at lag 0 at which a horizon is read off, with their names in `attrs`.
+_LEVELS = {"horizon": ("1/e", np.exp(-1)), "horizon_1pct": ("1 %", 0.01)}
+
+#: Influences below this are not drawn: they would squeeze what matters into the top of the axis.
+_FAINT = 1e-6
+#: The lag axis ends at so many times the lag at which everything is below 1 %.
+_BEYOND = 10
+
+_GREY = "#888888"
+_TITLE: dict[str, Any] = {"x": 0.01, "ha": "left"}
+
+
+def plot_gates(
+    traced: xr.Dataset,
+    *,
+    sample: int | None = None,
+    units: int | slice | Sequence[int] | None = None,
+    fig: Figure | SubFigure | None = None,
+) -> tuple[Figure | SubFigure, np.ndarray]:
+    """Draws every gate of a recurrent layer over time: timesteps to the right, units down.
+
+    One row of panels per gate, one column per direction. Gates that go from 0 (closed) to 1 (open) have
+    a grey scale from dark to bright, candidates from −1 to 1 a diverging one with white at 0; values
+    beyond (of another activation) widen the scale. Timesteps that are masked, and NaN and Inf, are green
+    and counted in the title.
+
+    Args:
+        traced: the result of `trace`.
+        sample: number of the sample to draw; None for the mean over samples, at each timestep over those
+            that are not masked there.
+        units: units to draw: a number, a slice or a sequence of numbers; None for all.
+        fig: figure to draw into, best one with ``layout="constrained"``; None for a new one.
+
+    Returns:
+        The figure and its axes ``(direction, gate)``; a layer without directions has one.
+
+    Raises:
+        ArgumentError: if it is no trace or an empty one, or there is no such sample or unit.
+        ArgumentTypeError: if it is no Dataset, or `sample` or `units` are no whole numbers.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> values = np.random.default_rng(0).uniform(size=(4, 30, 2, 8))
+        >>> traced = xr.Dataset({"gates": (("sample", "time", "gate", "unit"), values)},
+        ...                     coords={"gate": ["update", "reset"]}, attrs={"gating": ["update", "reset"]})
+        >>> fig, axes = plot_gates(traced, sample=0, units=slice(5))
+        >>> axes.shape
+        (1, 2)
+    """
+    gates = _variable(traced, "gates", ("sample", "time", "gate", "unit"), "trace()")
+    gating = _gating(traced)
+    drawn_samples = slice(None) if sample is None else [_sample_number(sample, gates.sizes["sample"])]
+    gates = gates.isel(sample=drawn_samples, unit=_unit_numbers(units, gates.sizes["unit"]))
+    shown = _mean_over_samples(gates)
+    count = len(shown["direction"]), len(shown["gate"])
+    fig = _figure(fig, (6.2 * count[0] + 0.8, 0.9 + 1.5 * count[1]))
+    axes = fig.subplots(*count[::-1], sharex=True, sharey=True, squeeze=False).T
+    for column, name in enumerate(shown["gate"].values):
+        _draw_gate(list(axes[:, column]), shown.sel(gate=name), str(name) in gating)
+        axes[0, column].set_ylabel("unit")
+    for ax in axes[:, -1]:
+        ax.set_xlabel("timestep")
+    which = f"sample {sample}" if sample is not None else f"mean of {_count(gates.sizes['sample'], 'sample')}"
+    _add_title(fig, traced, f"gates, {which}", _masked_note(traced, gates, drawn_samples))
+    return fig, axes
+
+
+def plot_saturation(
+    traced: xr.Dataset, *, fig: Figure | SubFigure | None = None
+) -> tuple[Figure | SubFigure, np.ndarray]:
+    """Draws how often each unit's gates are stuck at an end of their range: a dot per unit.
+
+    The saturation plot of Karpathy, Johnson & Li 2015, "Visualizing and understanding recurrent networks",
+    section 4.2: to the right the share of timesteps at which a gate is right-saturated (above 0.9), up the
+    share at which it is left-saturated (below 0.1); together they are at most 1, the diagonal. A forget
+    gate at the lower right keeps its state nearly always, one at the upper left never. Candidates (LSTM's
+    ``cell``, GRU's ``new``, SimpleRNN's ``hidden``), which the paper leaves out, go from −1 to 1 and are
+    drawn with the limits −0.9 and 0.9; the labels of the axes say so.
+
+    Args:
+        traced: the result of `trace` or of `gate_saturation`. Of a run, put the recorded shares of one step
+            together: ``xr.Dataset({"left": run[left].sel(step=9), "right": run[right].sel(step=9)},
+            attrs={"gating": ["input", "forget", "output"]})``.
+        fig: figure to draw into, best one with ``layout="constrained"``; None for a new one.
+
+    Returns:
+        The figure and its axes ``(direction, gate)``; a layer without directions has one.
+
+    Raises:
+        ArgumentError: if it is neither of the two, or an empty one.
+        ArgumentTypeError: if it is no Dataset.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> left = np.array([[0.7, 0.1], [0.0, 0.2]])
+        >>> shares = xr.Dataset({"left": (("gate", "unit"), left), "right": (("gate", "unit"), 0.9 - left)},
+        ...                     coords={"gate": ["update", "reset"]}, attrs={"gating": ["update", "reset"]})
+        >>> fig, axes = plot_saturation(shares)
+        >>> axes[0, 1].get_title()
+        'reset'
+    """
+    shares = _saturation(traced)
+    left, right = (
+        _variable(shares, side, ("gate", "unit"), "gate_saturation()") for side in ("left", "right")
+    )
+    gating = _gating(traced)
+    rows, columns = left.sizes["direction"], left.sizes["gate"]
+    fig = _figure(fig, (max(4.6, 2.7 * columns), 0.6 + 2.9 * rows))
+    axes = fig.subplots(rows, columns, squeeze=False)
+    for row, column in product(range(rows), range(columns)):
+        ax, place = axes[row, column], {"direction": row, "gate": column}
+        gate = str(left["gate"].values[column])
+        _draw_saturation(ax, left.isel(place).values, right.isel(place).values, HUES[row])
+        _label_saturation(ax, *(_GATE_LIMITS if gate in gating else _CANDIDATE_LIMITS))
+        _panel_title(ax, left["direction"].values[row], gate, "" if gate in gating else "candidate, −1 … 1")
+    note = "" if gating else "this cell has no gates from 0 to 1, only candidates from −1 to 1"
+    _add_title(fig, traced, "share of timesteps at which a unit is saturated", note)
+    return fig, axes
+
+
+def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure | SubFigure, Axes]:
+    """Draws how strongly the last state depends on earlier ones: influence over lag, logarithmic.
+
+    One line per state and direction with a band of one standard error, relative to lag 0. Where the
+    furthest-reaching one falls below 1/e and below 1 % there is a mark with its lag. Dashed, what the gate
+    that keeps the state would leave alone: 2^(−lag / half-life), by the median half-life of the units.
+    What is fainter than 1e-6 is off the axis; the lag axis ends at the last lag, or far beyond the lag at
+    which everything is below 1 %. A NaN or Inf is a gap with a red mark on the top edge, an influence of
+    exactly 0 a hollow mark on the bottom edge.
+
+    Args:
+        horizon: the result of `memory_horizon`.
+        ax: axes to draw into; None for a new figure.
+
+    Returns:
+        The figure and the axes.
+
+    Raises:
+        ArgumentError: if it is something else, or empty.
+        ArgumentTypeError: if it is no Dataset.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> strength = 0.8 ** np.arange(100.0)[None]
+        >>> horizon = xr.Dataset(
+        ...     {"strength": (("state", "lag"), strength), "error": (("state", "lag"), strength / 20),
+        ...      "half_life": ("unit", [5.0, 7.0])},
+        ...     coords={"state": ["h"], "lag": np.arange(100)},
+        ...     attrs={"horizon": 4.48, "horizon_1pct": 20.6, "timesteps": 100})
+        >>> fig, ax = plot_horizon(horizon)
+        >>> ax.get_legend().get_title().get_text().splitlines()[-1]
+        'uses 4.48 of 100 steps (to 1/e), 20.6 of 100 (to 1 %)'
+    """
+    strength, error = (
+        _variable(horizon, name, ("state", "lag"), "memory_horizon()") for name in ("strength", "error")
+    )
+    half_life = _variable(horizon, "half_life", ("unit",), "memory_horizon()")
+    missing = [name for name in (*_LEVELS, "timesteps") if name not in horizon.attrs]
+    if missing:
+        raise ArgumentError(
+            f"expected the Dataset that memory_horizon() returns; its attrs have no {missing[0]!r}"
+        )
+    ax = ax if ax is not None else _figure(None, (7, 3.8)).subplots()
+    lags = strength["lag"].values
+    _prepare_horizon(ax, lags, strength.values)
+    curves = list(_influences(strength))
+    for curve, spread, hue in zip(curves, error.values.reshape(len(curves), -1), HUES, strict=False):
+        _draw_influence(ax, curve, spread, hue)
+    for kept, dashes in zip(half_life, DASHES[1:], strict=False):
+        _draw_half_life(ax, lags, kept, dashes)
+    mark_bad_steps(ax, sorted({int(lag) for curve in curves for lag in curve.steps[curve.bad > 0]}))
+    for name, (text, level) in _LEVELS.items():
+        _mark_level(ax, float(horizon.attrs[name]), level, text)
+    heading = _heading(horizon, "memory") + "\n" + _uses(horizon)
+    # A heading of the legend, so that neither lies on the other.
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        frameon=False,
+        fontsize="small",
+        title=heading,
+        alignment="left",
+    )
+    return ax.figure, ax
+
+
+def plot_spectrum(
+    spectrum: xr.Dataset, *, fig: Figure | SubFigure | None = None
+) -> tuple[Figure | SubFigure, np.ndarray]:
+    """Draws the eigenvalues of the recurrent kernel per gate, with the unit circle, and its singular values.
+
+    In a linear recurrence an eigenvalue inside the circle fades step by step, one outside grows, the angle
+    is how far it turns; with a saturating activation a largest singular value below 1 (tanh) or 4 (sigmoid)
+    is enough for gradients to vanish (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training
+    recurrent neural networks", section 2.1). Gates scale this further, so of LSTM and GRU it is a part of
+    the answer only. All panels have the same limits.
+
+    Args:
+        spectrum: the result of `recurrent_spectrum`.
+        fig: figure to draw into, best one with ``layout="constrained"``; None for a new one.
+
+    Returns:
+        The figure and its axes ``(direction, gate, 2)``: the complex plane and the singular values below it.
+
+    Raises:
+        ArgumentError: if it is something else, or empty.
+        ArgumentTypeError: if it is no Dataset.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> turn = np.array([[0.8, -0.6], [0.6, 0.8]])
+        >>> spectrum = xr.Dataset({"eigenvalues": (("gate", "index"), np.linalg.eigvals(turn)[None]),
+        ...                        "singular_values": (("gate", "index"), np.ones((1, 2)))},
+        ...                       coords={"gate": ["hidden"]})
+        >>> fig, axes = plot_spectrum(spectrum)
+        >>> axes[0, 0, 0].get_title()
+        'hidden: spectral radius 1'
+    """
+    eigenvalues, singular = (
+        _variable(spectrum, name, ("gate", "index"), "recurrent_spectrum()")
+        for name in ("eigenvalues", "singular_values")
+    )
+    rows, columns = eigenvalues.sizes["direction"], eigenvalues.sizes["gate"]
+    fig = _figure(fig, (max(4.6, 2.8 * columns), 0.6 + 4.4 * rows))
+    grid = fig.subplots(2 * rows, columns, squeeze=False, height_ratios=[5, 2] * rows)
+    axes = grid.reshape(rows, 2, columns).transpose(0, 2, 1)
+    for row, column in product(range(rows), range(columns)):
+        plane, below = axes[row, column]
+        place = {"direction": row, "gate": column}
+        _draw_eigenvalues(plane, eigenvalues.isel(place).values, HUES[row])
+        _draw_singular_values(below, singular.isel(place).values, HUES[row])
+        note = _radius_note(eigenvalues.isel(place).values)
+        _panel_title(plane, eigenvalues["direction"].values[row], eigenvalues["gate"].values[column], note)
+    _share_spectrum_limits(axes, eigenvalues.values, singular.values)
+    _add_title(fig, spectrum, "spectrum of the recurrent kernel", "")
+    return fig, axes
+
+
+# ---------------------------------------------------------------------------- what is given
+
+
+def _variable(given: Any, name: str, dims: tuple[str, ...], maker: str) -> xr.DataArray:
+    """A variable as numbers ``(direction, *dims)``; without directions there is one, named "".
+
+    A dimension from which one entry was selected, such as ``.sel(gate="forget")``, comes back.
+    """
+    if not isinstance(given, xr.Dataset):
+        raise ArgumentTypeError(f"expected the Dataset that {maker} returns; got {reprlib.repr(given)}")
+    if name not in given.data_vars:
+        found = ", ".join(map(str, given.data_vars)) or "nothing"
+        raise ArgumentError(f"expected the Dataset that {maker} returns, with {name!r}; this one has {found}")
+    array = given[name]
+    number_arrays(array.values)
+    for dim in ("direction", *dims):
+        if dim in array.coords and dim not in array.dims:
+            array = array.expand_dims(dim)
+    if "direction" not in array.dims:
+        array = array.expand_dims(direction=[""])
+    if set(array.dims) != {"direction", *dims}:
+        raise ArgumentError(
+            f"{name!r} of {maker} has the dimensions {', '.join(dims)}, after direction if there is one; got "
+            f"{', '.join(map(str, given[name].dims))}. Select with a list to keep a dimension: "
+            ".isel(unit=[3]); of several steps take one: .sel(step=100)"
+        )
+    if not array.size:
+        raise ArgumentError(f"nothing to draw: {name!r} is empty, {dict(array.sizes)}")
+    return array.transpose("direction", *dims)
+
+
+def _gating(given: xr.Dataset) -> list[str]:
+    if "gating" not in given.attrs:
+        raise ArgumentError(
+            "attrs['gating'], the names of the gates that go from 0 to 1, is lost; trace() sets it: "
+            "give it back with .assign_attrs(gating=traced.attrs['gating'])"
+        )
+    return list(given.attrs["gating"])
+
+
+def _saturation(given: Any) -> xr.Dataset:
+    if not (isinstance(given, xr.Dataset) and "gates" in given):
+        return given
+    _variable(given, "gates", ("sample", "time", "gate", "unit"), "trace()")
+    _gating(given)
+    # It is next to `trace`, which needs TensorFlow.
+    from see_rnn_like.extract.gates import gate_saturation
+
+    return gate_saturation(given)
+
+
+def _sample_number(sample: Any, count: int) -> int:
+    if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)):
+        raise ArgumentTypeError(f"sample is the number of a sample, or None for the mean; got {sample!r}")
+    if not -count <= sample < count:
+        raise ArgumentError(f"there is no sample {sample}; the trace has {count}, counted from 0")
+    return int(sample)
+
+
+def _unit_numbers(units: Any, count: int) -> np.ndarray:
+    every = np.arange(count)
+    if units is None:
+        return every
+    wanted = every[units] if isinstance(units, slice) else np.atleast_1d(np.asarray(units))
+    if wanted.size and (wanted.ndim != 1 or wanted.dtype.kind not in "iu"):
+        raise ArgumentTypeError(
+            f"units is a whole number, a slice, a sequence of them, or None; got {units!r}"
+        )
+    if not wanted.size or wanted.min() < -count or wanted.max() >= count:
+        raise ArgumentError(f"units must be some of the {count} units, counted from 0; got {units!r}")
+    return every[wanted]
+
+
+# ---------------------------------------------------------------------------- figures and titles
+
+
+def _figure(fig: Figure | SubFigure | None, size: tuple[float, float]) -> Figure | SubFigure:
+    return fig if fig is not None else plt.figure(figsize=size, layout="constrained")
+
+
+def _heading(given: xr.Dataset, text: str) -> str:
+    layer, cell = (str(given.attrs.get(name, "")) for name in ("layer", "cell"))
+    who = literal(" ".join(filter(None, [short_name(layer), cell and f"({cell})"])))
+    return ": ".join(filter(None, [who, text]))
+
+
+def _add_title(fig: Any, given: xr.Dataset, text: str, note: str) -> None:
+    add_title(fig, "\n".join(filter(None, [_heading(given, text), note])), _TITLE)
+
+
+def _panel_title(ax: Axes, direction: Any, gate: Any, note: str = "") -> None:
+    name = " · ".join(filter(None, [str(direction), str(gate)]))
+    ax.set_title(literal(": ".join(filter(None, [name, note]))), fontsize="medium")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def _tidy(ax: Axes) -> None:
+    ax.grid(True, color=_GREY, alpha=0.25, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+# ---------------------------------------------------------------------------- gates
+
+
+def _mean_over_samples(gates: xr.DataArray) -> xr.DataArray:
+    # Opposite infinities have no mean: NaN, and that is what is drawn.
+    with np.errstate(invalid="ignore"):
+        return gates.astype("float64").mean("sample")
+
+
+def _draw_gate(axes: list[Axes], values: xr.DataArray, gating: bool) -> None:
+    """Draws one gate in its panel of each direction; `values` are ``(direction, time, unit)``."""
+    images = np.ma.masked_invalid(values.transpose("direction", "unit", "time").values)
+    pictures = Heatmaps(images, *_gate_colors(images.compressed(), gating), {})
+    for panel, ax in enumerate(axes):
+        pictures.draw(ax, panel)
+        _panel_title(ax, values["direction"].values[panel], values["gate"].values)
+        _name_ticks(ax.xaxis, values["time"].values)
+        _name_ticks(ax.yaxis, values["unit"].values)
+    fig: Any = axes[-1].get_figure()
+    fig.colorbar(axes[-1].images[0], ax=axes, pad=0.01, aspect=12)
+
+
+def _gate_colors(finite: np.ndarray, gating: bool) -> tuple[Colormap, Normalize]:
+    if gating:
+        return bad_visible("bone"), Normalize(finite.min(initial=0.0), finite.max(initial=1.0))
+    reach = np.abs(finite).max(initial=1.0)
+    return bad_visible("RdBu_r"), Normalize(-reach, reach)
+
+
+def _name_ticks(axis: Axis, names: np.ndarray) -> None:
+    """Ticks at the cells of an image, by their names, which are not 0, 1, … if some were selected."""
+    axis.set_major_locator(whole_locator())
+    axis.set_major_formatter(FuncFormatter(partial(_name_at, names)))
+
+
+def _name_at(names: np.ndarray, place: float, _position: int | None = None) -> str:
+    return literal(names[round(place)]) if 0 <= round(place) < len(names) else ""
+
+
+def _masked_note(traced: xr.Dataset, gates: xr.DataArray, samples: Any) -> str:
+    """How many timesteps are masked, and how many other values are not finite; empty if none.
+
+    At a masked timestep all gates are NaN while the states, carried over it, are numbers.
+    """
+    masked = gates.isnull().all(("direction", "gate", "unit"))
+    if "h" in traced:
+        others = set(traced["h"].dims) - {"sample", "time"}
+        masked = masked & traced["h"].isel(sample=samples).notnull().all(others)
+    else:
+        masked = xr.zeros_like(masked)
+    number = int(masked.sum())
+    note = f"{number:,} of {_count(masked.size, 'timestep')} masked" if number else ""
+    return ", ".join(filter(None, [note, nonfinite_note(gates.where(~masked, 0.0).values)]))
+
+
+# ---------------------------------------------------------------------------- saturation
+
+
+def _draw_saturation(ax: Axes, left: np.ndarray, right: np.ndarray, hue: str) -> None:
+    ax.plot([0, 1], [1, 0], color=_GREY, linewidth=1, zorder=1)
+    ax.scatter(right, left, s=26, facecolor=hue, alpha=0.35, linewidths=0, clip_on=False, zorder=3)
+    known = np.isfinite(left) & np.isfinite(right)
+    lines = [_count(left.size, "unit")]
+    if known.any():
+        lines += [f"mean {left[known].mean():.0%} left", f"mean {right[known].mean():.0%} right"]
+    if not known.all():
+        lines.append(f"{(~known).sum():,} NaN")
+    # No unit can be there: its shares would add up to more than 1.
+    ax.text(0.98, 0.98, "\n".join(lines), ha="right", va="top", fontsize="small", transform=ax.transAxes)
+
+
+def _label_saturation(ax: Axes, low: str, high: str) -> None:
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.set(xlabel=f"right-saturated (> {high})", ylabel=f"left-saturated (< {low})")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MultipleLocator(0.5))
+        axis.set_major_formatter(PercentFormatter(1.0))
+    _tidy(ax)
+
+
+# ---------------------------------------------------------------------------- horizon
+
+
+def _influences(strength: xr.DataArray) -> Iterator[Curve]:
+    for direction, state in product(strength["direction"].values, strength["state"].values):
+        values = strength.sel(direction=direction, state=state).values.astype("float64")
+        name = " · ".join(filter(None, [str(direction), str(state)]))
+        yield Curve(name, None, strength["lag"].values, values, (~np.isfinite(values)).astype("int64"))
+
+
+def _prepare_horizon(ax: Axes, lags: np.ndarray, strength: np.ndarray) -> None:
+    """Axes, limits and grid; the range is that of what is drawn, with 1 % and 1 in it."""
+    drawn = strength[np.isfinite(strength) & (strength > 0)]
+    low, high = np.clip(drawn.min(initial=0.005), _FAINT, None), drawn.max(initial=1.0)
+    ax.set_yscale("log", nonpositive="mask")
+    ax.set_ylim(low / (high / low) ** 0.04, high * (high / low) ** 0.06)
+    ax.yaxis.set_major_formatter(FuncFormatter(power_text))
+    strong = np.flatnonzero((strength >= _LEVELS["horizon_1pct"][1]).any((0, 1)))
+    reach = _BEYOND * (lags[strong[-1]] + 1) if strong.size else lags[-1]
+    last = float(min(lags[-1], reach)) or 1.0
+    ax.set_xlim(0, last)
+    ax.xaxis.set_major_locator(whole_locator())
+    ax.set(xlabel="lag (timesteps before the last)", ylabel="influence, relative to lag 0")
+    _tidy(ax)
+
+
+def _draw_influence(ax: Axes, curve: Curve, error: np.ndarray, hue: str) -> None:
+    draw_line(ax, curve, hue)
+    mark_zeros(ax, curve, hue)
+    low = np.maximum(curve.values - error, ax.get_ylim()[0] / 10)
+    ax.fill_between(curve.steps, low, curve.values + error, color=hue, alpha=0.2, linewidth=0)
+
+
+def _draw_half_life(ax: Axes, lags: np.ndarray, half_life: xr.DataArray, dashes: Any) -> None:
+    known = half_life.values[~np.isnan(half_life.values)]
+    if not known.size:
+        return
+    middle = float(np.median(known))
+    which = " ".join(filter(None, [str(half_life["direction"].values), "gate half-life:"]))
+    steps = f"{middle:.3g} steps" if np.isfinite(middle) else "endless"
+    label = f"{which} {steps} (median of {_count(known.size, 'unit')})"
+    # A gate that is shut has a half-life of 0: nothing is left one step later.
+    left = 2.0 ** (-lags / max(middle, 1e-3))
+    ax.plot(lags, left, color=_GREY, linestyle=dashes, linewidth=1.4, label=label)
+
+
+def _mark_level(ax: Axes, lag: float, level: float, name: str) -> None:
+    ax.axhline(level, color=_GREY, linewidth=0.8, zorder=1)
+    edge = ax.get_yaxis_transform()
+    ax.annotate(
+        name, (1, level), (4, 0), xycoords=edge, textcoords="offset points", va="center", color="#555555"
+    )
+    if np.isfinite(lag):
+        ax.plot(lag, level, marker="o", markersize=6, color="black", markerfacecolor="white", zorder=5)
+        ax.annotate(f"{lag:.3g}", (lag, level), (5, 5), textcoords="offset points", zorder=6, **LEGIBLE)
+
+
+def _uses(horizon: xr.Dataset) -> str:
+    lags = {name: float(horizon.attrs[name]) for name in _LEVELS}
+    if np.isnan(list(lags.values())).any():
+        return "no horizon: the influence is not a finite number"
+    total = int(horizon.attrs["timesteps"])
+    first, then = (
+        f"{lag:.3g} of {total:,}" if np.isfinite(lag) else f"all {total:,}" for lag in lags.values()
+    )
+    return f"uses {first} step{'s' * (total != 1)} (to 1/e), {then} (to 1 %)"
+
+
+# ---------------------------------------------------------------------------- spectrum
+
+
+def _draw_eigenvalues(ax: Axes, eigenvalues: np.ndarray, hue: str) -> None:
+    _tidy(ax)
+    ax.add_patch(Circle((0, 0), 1, fill=False, color=_GREY, linewidth=1.2, zorder=1))
+    ax.scatter(eigenvalues.real, eigenvalues.imag, s=14, facecolor=hue, alpha=0.6, linewidths=0, zorder=3)
+    ax.set(aspect="equal", xlabel="real", ylabel="imaginary")
+
+
+def _draw_singular_values(ax: Axes, values: np.ndarray, hue: str) -> None:
+    _tidy(ax)
+    ax.axhline(1, color=_GREY, linewidth=1.2, zorder=1)
+    ax.plot(np.arange(1, 1 + values.size), values, color=hue, marker=".", markersize=4, linewidth=1)
+    ax.xaxis.set_major_locator(whole_locator())
+    ax.set(xlabel="rank", ylabel="singular value")
+
+
+def _radius_note(eigenvalues: np.ndarray) -> str:
+    sizes = np.abs(eigenvalues)
+    finite = sizes[np.isfinite(sizes)]
+    radius = f"spectral radius {finite.max():.3g}" if finite.size else "no spectral radius"
+    return ", ".join(filter(None, [radius, nonfinite_note(sizes)]))
+
+
+def _share_spectrum_limits(axes: np.ndarray, eigenvalues: np.ndarray, singular: np.ndarray) -> None:
+    """The same limits for all panels: gates compare, and the circle is as large in each."""
+    sizes = np.abs(eigenvalues)
+    reach = 1.1 * sizes[np.isfinite(sizes)].max(initial=1.0)
+    top = 1.1 * singular[np.isfinite(singular)].max(initial=1.0)
+    for plane, below in axes.reshape(-1, 2):
+        plane.set(xlim=(-reach, reach), ylim=(-reach, reach))
+        below.set_ylim(0, top)
