@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle
 from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
 
@@ -37,11 +38,11 @@ __all__ = ["plot_gates", "plot_horizon", "plot_saturation", "plot_spectrum"]
 _GATE_LIMITS, _CANDIDATE_LIMITS = ("0.1", "0.9"), ("−0.9", "0.9")
 
 #: Shares of the influence at lag 0 at which a horizon is read off, with their names in `attrs`.
-_LEVELS = {"horizon": ("1/e", np.exp(-1)), "horizon_1pct": ("1 %", 0.01)}
+_LEVELS = {"horizon": ("1/e", np.exp(-1)), "horizon_1pct": ("1%", 0.01)}
 
 #: Influences below this are not drawn: they would squeeze what matters into the top of the axis.
 _FAINT = 1e-6
-#: The lag axis ends at so many times the lag at which everything is below 1 %.
+#: The lag axis ends at so many times the lag at which everything is below 1%.
 _BEYOND = 10
 
 _GREY = "#888888"
@@ -87,6 +88,8 @@ def plot_gates(
     """
     gates = _variable(traced, "gates", ("sample", "time", "gate", "unit"), "trace()")
     gating = _gating(traced)
+    # So that units keep their numbers when some are selected.
+    gates = gates.assign_coords(unit=gates["unit"])
     drawn_samples = slice(None) if sample is None else [_sample_number(sample, gates.sizes["sample"])]
     gates = gates.isel(sample=drawn_samples, unit=_unit_numbers(units, gates.sizes["unit"]))
     shown = _mean_over_samples(gates)
@@ -113,7 +116,7 @@ def plot_saturation(
     share at which it is left-saturated (below 0.1); together they are at most 1, the diagonal. A forget
     gate at the lower right keeps its state nearly always, one at the upper left never. Candidates (LSTM's
     ``cell``, GRU's ``new``, SimpleRNN's ``hidden``), which the paper leaves out, go from −1 to 1 and are
-    drawn with the limits −0.9 and 0.9; the labels of the axes say so.
+    drawn with the limits −0.9 and 0.9. The text in each panel tells the limits and the means over units.
 
     Args:
         traced: the result of `trace` or of `gate_saturation`. Of a run, put the recorded shares of one step
@@ -143,14 +146,19 @@ def plot_saturation(
     )
     gating = _gating(traced)
     rows, columns = left.sizes["direction"], left.sizes["gate"]
-    fig = _figure(fig, (max(4.6, 2.7 * columns), 0.6 + 2.9 * rows))
-    axes = fig.subplots(rows, columns, squeeze=False)
+    fig = _figure(fig, (max(4.6, 0.6 + 2.2 * columns), 0.85 + 2.2 * rows))
+    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for row, column in product(range(rows), range(columns)):
         ax, place = axes[row, column], {"direction": row, "gate": column}
         gate = str(left["gate"].values[column])
-        _draw_saturation(ax, left.isel(place).values, right.isel(place).values, HUES[row])
-        _label_saturation(ax, *(_GATE_LIMITS if gate in gating else _CANDIDATE_LIMITS))
-        _panel_title(ax, left["direction"].values[row], gate, "" if gate in gating else "candidate, −1 … 1")
+        limits = _GATE_LIMITS if gate in gating else _CANDIDATE_LIMITS
+        _draw_saturation(ax, left.isel(place).values, right.isel(place).values, HUES[row], limits)
+        kind = "" if gate in gating else " (candidate)"
+        ax.set_title(_panel_name(left["direction"].values[row], gate) + kind, fontsize="medium")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("left-saturated")
+    for ax in axes[-1]:
+        ax.set_xlabel("right-saturated")
     note = "" if gating else "this cell has no gates from 0 to 1, only candidates from −1 to 1"
     _add_title(fig, traced, "share of timesteps at which a unit is saturated", note)
     return fig, axes
@@ -160,10 +168,10 @@ def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure
     """Draws how strongly the last state depends on earlier ones: influence over lag, logarithmic.
 
     One line per state and direction with a band of one standard error, relative to lag 0. Where the
-    furthest-reaching one falls below 1/e and below 1 % there is a mark with its lag. Dashed, what the gate
+    furthest-reaching one falls below 1/e and below 1% there is a mark with its lag. Dashed, what the gate
     that keeps the state would leave alone: 2^(−lag / half-life), by the median half-life of the units.
     What is fainter than 1e-6 is off the axis; the lag axis ends at the last lag, or far beyond the lag at
-    which everything is below 1 %. A NaN or Inf is a gap with a red mark on the top edge, an influence of
+    which everything is below 1%. A NaN or Inf is a gap with a red mark on the top edge, an influence of
     exactly 0 a hollow mark on the bottom edge.
 
     Args:
@@ -187,7 +195,7 @@ def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure
         ...     attrs={"horizon": 4.48, "horizon_1pct": 20.6, "timesteps": 100})
         >>> fig, ax = plot_horizon(horizon)
         >>> ax.get_legend().get_title().get_text().splitlines()[-1]
-        'uses 4.48 of 100 steps (to 1/e), 20.6 of 100 (to 1 %)'
+        'uses 4.48 of 100 steps (to 1/e), 20.6 of 100 (to 1%)'
     """
     strength, error = (
         _variable(horizon, name, ("state", "lag"), "memory_horizon()") for name in ("strength", "error")
@@ -226,7 +234,7 @@ def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure
 def plot_spectrum(
     spectrum: xr.Dataset, *, fig: Figure | SubFigure | None = None
 ) -> tuple[Figure | SubFigure, np.ndarray]:
-    """Draws the eigenvalues of the recurrent kernel per gate, with the unit circle, and its singular values.
+    r"""Draws the eigenvalues of the recurrent kernel per gate, with the unit circle, and its singular values.
 
     In a linear recurrence an eigenvalue inside the circle fades step by step, one outside grows, the angle
     is how far it turns; with a saturating activation a largest singular value below 1 (tanh) or 4 (sigmoid)
@@ -253,24 +261,24 @@ def plot_spectrum(
         ...                       coords={"gate": ["hidden"]})
         >>> fig, axes = plot_spectrum(spectrum)
         >>> axes[0, 0, 0].get_title()
-        'hidden: spectral radius 1'
+        'hidden\nspectral radius 1'
     """
     eigenvalues, singular = (
         _variable(spectrum, name, ("gate", "index"), "recurrent_spectrum()")
         for name in ("eigenvalues", "singular_values")
     )
     rows, columns = eigenvalues.sizes["direction"], eigenvalues.sizes["gate"]
-    fig = _figure(fig, (max(4.6, 2.8 * columns), 0.6 + 4.4 * rows))
+    fig = _figure(fig, (max(4.6, 0.6 + 2.3 * columns), 0.5 + 4.2 * rows))
     grid = fig.subplots(2 * rows, columns, squeeze=False, height_ratios=[5, 2] * rows)
     axes = grid.reshape(rows, 2, columns).transpose(0, 2, 1)
     for row, column in product(range(rows), range(columns)):
+        values = eigenvalues.isel(direction=row, gate=column)
         plane, below = axes[row, column]
-        place = {"direction": row, "gate": column}
-        _draw_eigenvalues(plane, eigenvalues.isel(place).values, HUES[row])
-        _draw_singular_values(below, singular.isel(place).values, HUES[row])
-        note = _radius_note(eigenvalues.isel(place).values)
-        _panel_title(plane, eigenvalues["direction"].values[row], eigenvalues["gate"].values[column], note)
-    _share_spectrum_limits(axes, eigenvalues.values, singular.values)
+        _draw_eigenvalues(plane, values.values, HUES[row])
+        _draw_singular_values(below, singular.isel(direction=row, gate=column).values, HUES[row])
+        name = _panel_name(values["direction"].values, values["gate"].values)
+        plane.set_title(f"{name}\n{_radius_note(values.values)}", fontsize="medium")
+    _share_limits(axes, eigenvalues.values, singular.values)
     _add_title(fig, spectrum, "spectrum of the recurrent kernel", "")
     return fig, axes
 
@@ -352,7 +360,10 @@ def _unit_numbers(units: Any, count: int) -> np.ndarray:
 
 
 def _figure(fig: Figure | SubFigure | None, size: tuple[float, float]) -> Figure | SubFigure:
-    return fig if fig is not None else plt.figure(figsize=size, layout="constrained")
+    if fig is not None:
+        return fig
+    # A little more air between rows than matplotlib's, in inches.
+    return plt.figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.08))
 
 
 def _heading(given: xr.Dataset, text: str) -> str:
@@ -365,9 +376,8 @@ def _add_title(fig: Any, given: xr.Dataset, text: str, note: str) -> None:
     add_title(fig, "\n".join(filter(None, [_heading(given, text), note])), _TITLE)
 
 
-def _panel_title(ax: Axes, direction: Any, gate: Any, note: str = "") -> None:
-    name = " · ".join(filter(None, [str(direction), str(gate)]))
-    ax.set_title(literal(": ".join(filter(None, [name, note]))), fontsize="medium")
+def _panel_name(direction: Any, gate: Any) -> str:
+    return literal(" · ".join(filter(None, [str(direction), str(gate)])))
 
 
 def _count(number: int, word: str) -> str:
@@ -395,7 +405,7 @@ def _draw_gate(axes: list[Axes], values: xr.DataArray, gating: bool) -> None:
     pictures = Heatmaps(images, *_gate_colors(images.compressed(), gating), {})
     for panel, ax in enumerate(axes):
         pictures.draw(ax, panel)
-        _panel_title(ax, values["direction"].values[panel], values["gate"].values)
+        ax.set_title(_panel_name(values["direction"].values[panel], values["gate"].values), fontsize="medium")
         _name_ticks(ax.xaxis, values["time"].values)
         _name_ticks(ax.yaxis, values["unit"].values)
     fig: Any = axes[-1].get_figure()
@@ -438,26 +448,35 @@ def _masked_note(traced: xr.Dataset, gates: xr.DataArray, samples: Any) -> str:
 # ---------------------------------------------------------------------------- saturation
 
 
-def _draw_saturation(ax: Axes, left: np.ndarray, right: np.ndarray, hue: str) -> None:
-    ax.plot([0, 1], [1, 0], color=_GREY, linewidth=1, zorder=1)
-    ax.scatter(right, left, s=26, facecolor=hue, alpha=0.35, linewidths=0, clip_on=False, zorder=3)
-    known = np.isfinite(left) & np.isfinite(right)
-    lines = [_count(left.size, "unit")]
-    if known.any():
-        lines += [f"mean {left[known].mean():.0%} left", f"mean {right[known].mean():.0%} right"]
-    if not known.all():
-        lines.append(f"{(~known).sum():,} NaN")
-    # No unit can be there: its shares would add up to more than 1.
-    ax.text(0.98, 0.98, "\n".join(lines), ha="right", va="top", fontsize="small", transform=ax.transAxes)
-
-
-def _label_saturation(ax: Axes, low: str, high: str) -> None:
+def _draw_saturation(
+    ax: Axes, left: np.ndarray, right: np.ndarray, hue: str, limits: tuple[str, str]
+) -> None:
+    _tidy(ax)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.set(xlabel=f"right-saturated (> {high})", ylabel=f"left-saturated (< {low})")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MultipleLocator(0.5))
         axis.set_major_formatter(PercentFormatter(1.0))
-    _tidy(ax)
+    ax.plot([0, 1], [1, 0], color=_GREY, linewidth=1, zorder=1)
+    # Many dots are pale, so that it shows where they lie on each other.
+    pale = float(np.clip(8 / left.size, 0.3, 0.8))
+    ax.scatter(right, left, s=26, facecolor=hue, alpha=pale, linewidths=0, clip_on=False, zorder=3)
+    # No unit can be there: its shares would add up to more than 1.
+    text = _mean_shares(left, right, limits)
+    ax.text(0.99, 0.99, text, ha="right", va="top", fontsize="small", transform=ax.transAxes)
+
+
+def _mean_shares(left: np.ndarray, right: np.ndarray, limits: tuple[str, str]) -> str:
+    known = np.isfinite(left) & np.isfinite(right)
+    lines = []
+    if known.any():
+        lines = [
+            f"mean of {_count(int(known.sum()), 'unit')}",
+            f"{left[known].mean():.0%} below {limits[0]}",
+            f"{right[known].mean():.0%} above {limits[1]}",
+        ]
+    if not known.all():
+        lines.append(f"{(~known).sum():,} NaN")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------- horizon
@@ -471,7 +490,7 @@ def _influences(strength: xr.DataArray) -> Iterator[Curve]:
 
 
 def _prepare_horizon(ax: Axes, lags: np.ndarray, strength: np.ndarray) -> None:
-    """Axes, limits and grid; the range is that of what is drawn, with 1 % and 1 in it."""
+    """Axes, limits and grid; the range is that of what is drawn, with 1% and 1 in it."""
     drawn = strength[np.isfinite(strength) & (strength > 0)]
     low, high = np.clip(drawn.min(initial=0.005), _FAINT, None), drawn.max(initial=1.0)
     ax.set_yscale("log", nonpositive="mask")
@@ -525,7 +544,7 @@ def _uses(horizon: xr.Dataset) -> str:
     first, then = (
         f"{lag:.3g} of {total:,}" if np.isfinite(lag) else f"all {total:,}" for lag in lags.values()
     )
-    return f"uses {first} step{'s' * (total != 1)} (to 1/e), {then} (to 1 %)"
+    return f"uses {first} step{'s' * (total != 1)} (to 1/e), {then} (to 1%)"
 
 
 # ---------------------------------------------------------------------------- spectrum
@@ -535,7 +554,7 @@ def _draw_eigenvalues(ax: Axes, eigenvalues: np.ndarray, hue: str) -> None:
     _tidy(ax)
     ax.add_patch(Circle((0, 0), 1, fill=False, color=_GREY, linewidth=1.2, zorder=1))
     ax.scatter(eigenvalues.real, eigenvalues.imag, s=14, facecolor=hue, alpha=0.6, linewidths=0, zorder=3)
-    ax.set(aspect="equal", xlabel="real", ylabel="imaginary")
+    ax.set(aspect="equal", xlabel="real part")
 
 
 def _draw_singular_values(ax: Axes, values: np.ndarray, hue: str) -> None:
@@ -543,7 +562,7 @@ def _draw_singular_values(ax: Axes, values: np.ndarray, hue: str) -> None:
     ax.axhline(1, color=_GREY, linewidth=1.2, zorder=1)
     ax.plot(np.arange(1, 1 + values.size), values, color=hue, marker=".", markersize=4, linewidth=1)
     ax.xaxis.set_major_locator(whole_locator())
-    ax.set(xlabel="rank", ylabel="singular value")
+    ax.set(xlabel="rank", xlim=(0.5, values.size + 0.5))
 
 
 def _radius_note(eigenvalues: np.ndarray) -> str:
@@ -553,11 +572,16 @@ def _radius_note(eigenvalues: np.ndarray) -> str:
     return ", ".join(filter(None, [radius, nonfinite_note(sizes)]))
 
 
-def _share_spectrum_limits(axes: np.ndarray, eigenvalues: np.ndarray, singular: np.ndarray) -> None:
-    """The same limits for all panels: gates compare, and the circle is as large in each."""
+def _share_limits(axes: np.ndarray, eigenvalues: np.ndarray, singular: np.ndarray) -> None:
+    """The same limits for all panels: gates compare, and the circle is as large in each; labels once."""
     sizes = np.abs(eigenvalues)
     reach = 1.1 * sizes[np.isfinite(sizes)].max(initial=1.0)
     top = 1.1 * singular[np.isfinite(singular)].max(initial=1.0)
     for plane, below in axes.reshape(-1, 2):
         plane.set(xlim=(-reach, reach), ylim=(-reach, reach))
         below.set_ylim(0, top)
+    for ax in axes[:, 1:].ravel():
+        ax.tick_params(labelleft=False)
+    for plane, below in axes[:, 0]:
+        plane.set_ylabel("imaginary part")
+        below.set_ylabel("singular value")
