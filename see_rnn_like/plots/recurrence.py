@@ -9,7 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -152,7 +152,7 @@ def plot_saturation(
         ax, place = axes[row, column], {"direction": row, "gate": column}
         gate = str(left["gate"].values[column])
         limits = _GATE_LIMITS if gate in gating else _CANDIDATE_LIMITS
-        _draw_saturation(ax, left.isel(place).values, right.isel(place).values, HUES[row], limits)
+        _draw_saturation(ax, left.isel(place).values, right.isel(place).values, HUES[row % len(HUES)], limits)
         kind = "" if gate in gating else " (candidate)"
         ax.set_title(_panel_name(left["direction"].values[row], gate) + kind, fontsize="medium")
     for ax in axes[:, 0]:
@@ -210,9 +210,9 @@ def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure
     lags = strength["lag"].values
     _prepare_horizon(ax, lags, strength.values)
     curves = list(_influences(strength))
-    for curve, spread, hue in zip(curves, error.values.reshape(len(curves), -1), HUES, strict=False):
+    for curve, spread, hue in zip(curves, error.values.reshape(len(curves), -1), cycle(HUES), strict=False):
         _draw_influence(ax, curve, spread, hue)
-    for kept, dashes in zip(half_life, DASHES[1:], strict=False):
+    for kept, dashes in zip(half_life, cycle(DASHES[1:]), strict=False):
         _draw_half_life(ax, lags, kept, dashes)
     mark_bad_steps(ax, sorted({int(lag) for curve in curves for lag in curve.steps[curve.bad > 0]}))
     for name, (text, level) in _LEVELS.items():
@@ -236,11 +236,11 @@ def plot_spectrum(
 ) -> tuple[Figure | SubFigure, np.ndarray]:
     r"""Draws the eigenvalues of the recurrent kernel per gate, with the unit circle, and its singular values.
 
-    In a linear recurrence an eigenvalue inside the circle fades step by step, one outside grows, the angle
-    is how far it turns; with a saturating activation a largest singular value below 1 (tanh) or 4 (sigmoid)
-    is enough for gradients to vanish (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training
-    recurrent neural networks", section 2.1). Gates scale this further, so of LSTM and GRU it is a part of
-    the answer only. All panels have the same limits.
+    In a linear recurrence what lies along an eigenvector fades step by step if its eigenvalue is inside the
+    circle and grows if it is outside; the angle is how far it turns. With an activation whose slope is at
+    most γ (1 for tanh, 1/4 for sigmoid), a largest singular value below 1/γ is enough for gradients to vanish
+    (Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", section 2.1).
+    Gates scale this further: of LSTM and GRU it is a part of the answer only. All panels share limits.
 
     Args:
         spectrum: the result of `recurrent_spectrum`.
@@ -268,14 +268,14 @@ def plot_spectrum(
         for name in ("eigenvalues", "singular_values")
     )
     rows, columns = eigenvalues.sizes["direction"], eigenvalues.sizes["gate"]
-    fig = _figure(fig, (max(4.6, 0.6 + 2.3 * columns), 0.5 + 4.2 * rows))
-    grid = fig.subplots(2 * rows, columns, squeeze=False, height_ratios=[5, 2] * rows)
+    fig = _figure(fig, (max(4.6, 0.6 + 2.3 * columns), 0.5 + 4.4 * rows))
+    grid = fig.subplots(2 * rows, columns, squeeze=False, height_ratios=[2, 1] * rows)
     axes = grid.reshape(rows, 2, columns).transpose(0, 2, 1)
     for row, column in product(range(rows), range(columns)):
         values = eigenvalues.isel(direction=row, gate=column)
         plane, below = axes[row, column]
-        _draw_eigenvalues(plane, values.values, HUES[row])
-        _draw_singular_values(below, singular.isel(direction=row, gate=column).values, HUES[row])
+        _draw_eigenvalues(plane, values.values, HUES[row % len(HUES)])
+        _draw_singular_values(below, singular.isel(direction=row, gate=column).values, HUES[row % len(HUES)])
         name = _panel_name(values["direction"].values, values["gate"].values)
         plane.set_title(f"{name}\n{_radius_note(values.values)}", fontsize="medium")
     _share_limits(axes, eigenvalues.values, singular.values)
@@ -521,7 +521,7 @@ def _draw_half_life(ax: Axes, lags: np.ndarray, half_life: xr.DataArray, dashes:
     steps = f"{middle:.3g} steps" if np.isfinite(middle) else "endless"
     label = f"{which} {steps} (median of {_count(known.size, 'unit')})"
     # A gate that is shut has a half-life of 0: nothing is left one step later.
-    left = 2.0 ** (-lags / max(middle, 1e-3))
+    left = 2.0 ** (-lags / max(middle, 1e-4))
     ax.plot(lags, left, color=_GREY, linestyle=dashes, linewidth=1.4, label=label)
 
 
