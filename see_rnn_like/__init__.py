@@ -28,6 +28,9 @@ _HOME = {
     "SeeRNNError": "errors",
     "trace": "extract.gates",
     "gate_saturation": "extract.gates",
+    "get_state_gradients": "extract.states",
+    "memory_horizon": "extract.memory",
+    "lyapunov": "extract.memory",
     "get_layer": "extract.layers",
     "get_full_name": "extract.layers",
     "get_weights": "extract.weights",
@@ -65,9 +68,11 @@ if TYPE_CHECKING:
     from see_rnn_like.extract.gates import gate_saturation, trace
     from see_rnn_like.extract.gradients import get_gradients
     from see_rnn_like.extract.layers import get_full_name, get_layer
+    from see_rnn_like.extract.memory import lyapunov, memory_horizon
     from see_rnn_like.extract.outputs import get_outputs
     from see_rnn_like.extract.penalties import get_weight_penalties, weight_loss
     from see_rnn_like.extract.rnn import get_rnn_weights, rnn_summary
+    from see_rnn_like.extract.states import get_state_gradients
     from see_rnn_like.extract.weights import get_weights, weights_norm
     from see_rnn_like.labels import TensorKey
     from see_rnn_like.plots.features import features_0D, features_1D, features_2D

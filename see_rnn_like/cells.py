@@ -40,6 +40,7 @@ class CellSpec:
         roles: role → name of its leading axis, for the weights that are split by gate.
         gating: the gates that open and close, with values from 0 to 1; the others are candidates for the
             new state.
+        keeping: the gate whose value is the share of the old state that is kept, if there is one.
 
     Example:
         >>> import numpy as np
@@ -55,6 +56,7 @@ class CellSpec:
     advance: Callable[[Any, Any, Any], Any]
     roles: Mapping[str, str] = field(default_factory=lambda: dict(STANDARD_ROLES))
     gating: tuple[str, ...] = ()
+    keeping: str | None = None
 
     def dims(self, role: str, ndim: int) -> tuple[str, ...]:
         """Dimension names of the split weight.
@@ -208,6 +210,7 @@ def _register_keras_cells() -> None:
                 _lstm_gates,
                 _lstm_states,
                 gating=("input", "forget", "output"),
+                keeping="forget",
             ),
             keras.layers.GRUCell: CellSpec(
                 "GRU",
@@ -216,6 +219,7 @@ def _register_keras_cells() -> None:
                 _gru_gates,
                 _gru_states,
                 gating=("update", "reset"),
+                keeping="update",
             ),
             keras.layers.SimpleRNNCell: CellSpec(
                 "SimpleRNN", ("hidden",), ("h",), _simple_rnn_gates, _simple_rnn_states
@@ -227,6 +231,7 @@ def _register_keras_cells() -> None:
                 _conv_lstm_gates,
                 _lstm_states,
                 gating=("input", "forget", "output"),
+                keeping="forget",
             ),
         }
     )

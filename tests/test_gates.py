@@ -219,7 +219,7 @@ def test_a_cell_that_does_not_do_what_its_spec_says_is_refused():
 @pytest.mark.parametrize(
     ("layer", "error", "message"),
     [
-        (layers.Dense(3), errors.UnsupportedLayerError, "is a Dense; gates can be traced in LSTM"),
+        (layers.Dense(3), errors.UnsupportedLayerError, "is a Dense; gates and states are in LSTM"),
         (
             layers.RNN([layers.LSTMCell(2), layers.LSTMCell(3)]),
             errors.UnsupportedLayerError,

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from see_rnn_like.cells import cell_spec
-from see_rnn_like.engine.replay import replay
+from see_rnn_like.cells import CellSpec
+from see_rnn_like.engine.recurrence import Replay, recurrent_spec, replay
 from see_rnn_like.errors import ArgumentError, UnsupportedLayerError
 from see_rnn_like.extract.batches import read_batch
 from see_rnn_like.extract.layers import get_layer
+from see_rnn_like.extract.outputs import require_built
 from see_rnn_like.models.layout import RecurrentPart, recurrent_parts
 
 
 def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
     """Every gate and state of a recurrent layer at every timestep.
 
-    The model runs forward in inference mode up to the layer and the layer's cell is run again on what it
-    was given; the result is checked against the layer's own output. Nothing of the model changes.
+    The model runs forward in inference mode, and from what the layer is given and returns all gates follow
+    at once; the states they lead to are checked against the layer's own. Nothing of the model changes.
 
     Args:
         model: a built Keras 3 model.
@@ -30,7 +32,8 @@ def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
         Dataset with `gates` ``(sample, time, gate, unit)`` and one variable per state, `h` (the output) and
         for LSTM `c`, ``(sample, time, unit)``. A Bidirectional layer has a leading ``direction``; time is in
         input order in both directions. Gates are NaN at masked timesteps; states are carried over them.
-        `attrs`: ``layer``, ``cell`` and ``gating``, the gates that go from 0 to 1.
+        `attrs`: ``layer``, ``cell``, ``gating``, the gates that go from 0 to 1, and ``keeping``, the one that
+        keeps the state (empty if there is none).
 
     Raises:
         UnknownLayerError: if no layer matches.
@@ -44,25 +47,43 @@ def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
         >>> traced["gates"].sel(gate="forget").sizes
         Frozen({'sample': 4, 'time': 9, 'unit': 2})
     """
+    layer, parts = recurrent_layer(model, _id)
+    inside = replay(model, parts, read_batch(x).x)
+    traced = [_labelled(recurrent_spec(part), one) for part, one in zip(parts, inside, strict=True)]
+    spec = recurrent_spec(parts[0])
+    found = by_direction(parts, traced)
+    return found.assign_attrs(
+        layer=layer.name, cell=spec.name, gating=list(spec.gating), keeping=spec.keeping or ""
+    )
+
+
+def recurrent_layer(model: Any, _id: Any) -> tuple[Any, list[RecurrentPart]]:
+    """One recurrent layer by its id, and its directions.
+
+    Raises:
+        UnknownLayerError: if no layer matches.
+        ArgumentError: if the model is not built or several layers match.
+        UnsupportedLayerError: if the layer is not recurrent.
+    """
+    require_built(model)
     layer = get_layer(model, _id)
     if isinstance(layer, list):
-        raise ArgumentError(f"trace looks at one layer at a time; {_id!r} matches {len(layer)}")
+        raise ArgumentError(f"expected one recurrent layer; {_id!r} matches {len(layer)}")
     parts = recurrent_parts(layer)
     if not parts:
         raise UnsupportedLayerError(
-            f"{layer.name} is a {type(layer).__name__}; gates can be traced in LSTM, GRU, SimpleRNN, "
+            f"{layer.name} is a {type(layer).__name__}; gates and states are in LSTM, GRU, SimpleRNN, "
             "RNN(cell) and Bidirectional layers"
         )
-    batch = read_batch(x).x
-    traced = [_trace_part(model, part, batch) for part in parts]
-    if len(traced) == 1:
-        found = traced[0]
-    else:
-        found = xr.concat(
-            traced, xr.DataArray([p.direction for p in parts], dims="direction", name="direction")
-        )
-    spec = cell_spec(parts[0].cells[0])
-    return found.assign_attrs(layer=layer.name, cell=spec.name, gating=list(spec.gating))
+    return layer, parts
+
+
+def by_direction(parts: Sequence[RecurrentPart], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+    """One Dataset of a layer: with a leading ``direction`` if it has two."""
+    if len(datasets) == 1:
+        return datasets[0]
+    directions = xr.DataArray([part.direction for part in parts], dims="direction", name="direction")
+    return xr.concat(datasets, directions)
 
 
 def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
@@ -101,14 +122,15 @@ def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({"left": left, "right": right}, attrs=traced.attrs)
 
 
-def _trace_part(model: Any, part: RecurrentPart, batch: Any) -> xr.Dataset:
-    spec = cell_spec(part.cells[0])
-    found = replay(model, part, batch)
-    states = {
-        name: (("sample", "time", "unit"), values)
-        for name, values in zip(spec.states, found.states, strict=True)
-    }
+def _labelled(spec: CellSpec, inside: Replay) -> xr.Dataset:
+    gates = inside.gates.numpy()
     return xr.Dataset(
-        {"gates": (("sample", "time", "gate", "unit"), found.gates), **states},
-        coords={"gate": list(spec.gates), "time": np.arange(found.gates.shape[1])},
+        {"gates": (("sample", "time", "gate", "unit"), gates), **states_over_time(spec, inside.states)},
+        coords={"gate": list(spec.gates), "time": np.arange(gates.shape[1])},
     )
+
+
+def states_over_time(spec: CellSpec, states: Sequence[Any]) -> dict[str, Any]:
+    """States, or what belongs to them, as variables of a Dataset."""
+    dims = ("sample", "time", "unit")
+    return {name: (dims, values.numpy()) for name, values in zip(spec.states, states, strict=True)}
