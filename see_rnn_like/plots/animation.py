@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.colors import bad_visible, color_limits, one_sided
 from see_rnn_like.plots.curves import HUES, Curve, draw_line, mark_zeros, short_name
 from see_rnn_like.plots.distribution import value_axis
-from see_rnn_like.plots.figure import drawn_whole
+from see_rnn_like.plots.figure import Savepath, drawn_whole
 from see_rnn_like.plots.grid import whole_locator
 from see_rnn_like.plots.history import _with_histogram
 from see_rnn_like.plots.rnn import _draw_heatmap, _gates_line, _rows_line
@@ -52,7 +51,7 @@ def animate(
     *,
     sample: int | None = None,
     interval: float = 200,
-    path: str | os.PathLike[str] | None = None,
+    savepath: Savepath | None = None,
     fig: Figure | None = None,
 ) -> FuncAnimation:
     """Makes a time-lapse of one recorded tensor: a frame per recorded step.
@@ -76,8 +75,8 @@ def animate(
         sample: number of one sample of the recorded batch; follow the same one only where the batch is the
             same at each step, as the probe batch is.
         interval: time from frame to frame, in milliseconds.
-        path: file to write the film to, ``name.gif`` or ``name.html``; for other formats call the ``save``
-            of what is returned.
+        savepath: file to write the film to, ``name.gif`` or ``name.html``; for other formats call the
+            ``save`` of what is returned.
         fig: empty figure to draw into, best one with ``layout="constrained"``; None for a new one.
 
     Returns:
@@ -92,13 +91,13 @@ def animate(
         UnknownTensorError: if nothing was recorded under `key`, or only statistics and `sample` is given.
 
     Example:
-        >>> animation = animate(run, "lstm/forward/recurrent_kernel:weight", path="r.gif")  # doctest: +SKIP
+        >>> animation = animate(run, "lstm/forward/kernel:weight", savepath="film.gif")  # doctest: +SKIP
     """
     require_history(run)
     info = run.info(key)
-    _check(info, sample, interval, path)
+    _check(info, sample, interval, savepath)
     film = _values(run, info, sample)
-    with drawn_whole(None, path):
+    with drawn_whole(None, savepath):
         if not film.frames:
             table = _with_histogram(run.stats(info.key), info.key)
             figure = _figure(fig, (max(4.5, 1 + 2.3 * len(info.gates)), 3.6))
@@ -108,11 +107,11 @@ def animate(
             show, count = (_curve if len(film.dims) == 1 else _heatmap)(figure, film), len(film.frames)
         show(0)
         animation = FuncAnimation(figure, show, frames=count, interval=interval, cache_frame_data=False)
-        _save(animation, path, interval)
+        _save(animation, savepath, interval)
     return animation
 
 
-def _check(info: TensorInfo, sample: int | None, interval: float, path: Any) -> None:
+def _check(info: TensorInfo, sample: int | None, interval: float, savepath: Savepath | None) -> None:
     if not info.dims:
         raise ArgumentError(f"'{info.key}' is a single number at each step; a line shows it best: plot_loss")
     if sample is not None and "sample" not in info.dims:
@@ -121,8 +120,8 @@ def _check(info: TensorInfo, sample: int | None, interval: float, path: Any) -> 
         )
     if not 0 < interval < np.inf:
         raise ArgumentError(f"interval is the time between frames in milliseconds, above 0; got {interval!r}")
-    if path is not None and Path(path).suffix.lower() not in _WRITERS:
-        raise one_of("path: extension", Path(path).suffix, _WRITERS)
+    if savepath is not None and Path(savepath).suffix not in _WRITERS:
+        raise one_of("extension of savepath", Path(savepath).suffix, _WRITERS)
 
 
 @dataclass(frozen=True)
@@ -292,9 +291,9 @@ def _tell(headline: Text, name: str, step: int, nan: int, inf: int) -> None:
     )
 
 
-def _save(animation: FuncAnimation, path: str | os.PathLike[str] | None, interval: float) -> None:
-    if path is not None:
-        animation.save(Path(path), writer=_WRITERS[Path(path).suffix.lower()](1000 / interval))
+def _save(animation: FuncAnimation, savepath: Savepath | None, interval: float) -> None:
+    if savepath is not None:
+        animation.save(Path(savepath), writer=_WRITERS[Path(savepath).suffix](1000 / interval))
 
 
 def _gif_writer(fps: float) -> AbstractMovieWriter:
