@@ -92,9 +92,15 @@ def spectrum_of(kernels, cell="LSTM", both=False):
 
 
 def random_spectrum(cell="LSTM", units=5, both=False):
+    """A made-up spectrum; decomposing kernels of 512 units would take seconds."""
     rng = np.random.default_rng(0)
-    shape = ((2,) if both else ()) + (len(CELLS[cell][0]), units, units)
-    return spectrum_of(rng.normal(size=shape) / np.sqrt(units), cell, both)
+    shape = ((2,) if both else ()) + (len(CELLS[cell][0]), units)
+    sizes = np.sort(rng.uniform(0, 1.3, shape))[..., ::-1]
+    variables = {
+        "eigenvalues": (("gate", "index"), sizes * np.exp(2j * np.pi * rng.uniform(size=shape))),
+        "singular_values": (("gate", "index"), 1.5 * sizes),
+    }
+    return dataset(variables, both, gate=CELLS[cell][0]).assign_attrs(layer=cell.lower(), cell=cell)
 
 
 def image_of(ax):
@@ -532,7 +538,8 @@ def test_the_lags_at_which_it_falls_below_1_e_and_1_percent_are_marked():
         assert np.interp(lag, furthest.get_xdata(), np.log(furthest.get_ydata())) == pytest.approx(
             np.log(level)
         )
-        assert f"{lag:.3g}" in [text.get_text() for text in ax.texts]
+        (text,) = [text for text in ax.texts if text.xy == (lag, level)]
+        assert text.get_text() == f"{lag:.3g}"
     guides = [line.get_ydata()[0] for line in ax.lines if list(line.get_xdata()) == [0, 1]]
     assert guides == pytest.approx([np.exp(-1), 0.01])
     assert heading_of(ax) == ["lstm (LSTM): memory", "uses 9.49 of 60 steps (to 1/e), 43.7 of 60 (to 1%)"]
@@ -688,6 +695,8 @@ def test_spectra_of_both_directions():
     _, axes = plot_spectrum(random_spectrum("GRU", both=True))
     assert axes.shape == (2, 3, 2)
     assert axes[1, 2, 0].get_title().startswith("backward · new\nspectral radius ")
+    assert [ax.get_subplotspec().colspan.start for ax in axes[0, :, 0]] == [0, 1, 2]
+    assert [ax.get_subplotspec().rowspan.start for ax in axes[:, 0, 0]] == [0, 2]
     for plane, below in axes.reshape(-1, 2):
         assert plane.get_subplotspec().rowspan.start == below.get_subplotspec().rowspan.start - 1
         assert plane.get_subplotspec().colspan == below.get_subplotspec().colspan
