@@ -243,6 +243,8 @@ def _alive(part: xr.Dataset) -> np.ndarray:
     Where a state is NaN as well the network itself has failed; that is not to be left out.
     """
     finite = np.isfinite(np.concatenate([part[name].values for name in _state_names(part)], axis=-1))
+    if "gates" not in part:
+        return np.ones(finite.shape[:-1], dtype=bool)
     alive = part["gates"].notnull().any(("gate", "unit")).values | ~finite.all(axis=-1)
     if not alive.any():
         raise ArgumentError("every timestep of this trace is masked: there is nothing to look at")
@@ -341,7 +343,7 @@ def _as_trace(run: History, arrays: Mapping[TensorKey, np.ndarray]) -> xr.Datase
 
 
 def _judged_steps(name: str, snapshots: Mapping[int, xr.Dataset], limits: _Limits) -> xr.Dataset:
-    judged = [_judged_states(part, limits).drop_vars("direction") for part in snapshots.values()]
+    judged = [_judged_states(part, limits) for part in snapshots.values()]
     found = xr.concat(judged, xr.DataArray(list(snapshots), dims="step", name="step"))
     return found.assign_attrs(layer=name.rpartition("/")[0], **_shares(found.isel(step=-1)))
 
@@ -377,11 +379,13 @@ def _grows(values: np.ndarray, alive: np.ndarray, is_backward: bool, growth: flo
     seen = alive.any(axis=0)
     if seen.sum() < _QUARTERS:
         return np.zeros(values.shape[-1], dtype=bool)
-    sizes = np.mean(np.abs(values), axis=0, where=alive[..., None])[seen]
+    sizes = np.mean(np.abs(values[:, seen]), axis=0, where=alive[:, seen, None])
     in_order = sizes[::-1] if is_backward else sizes
     quarters = np.stack([part.mean(axis=0) for part in np.array_split(in_order, _QUARTERS)])
+    known = quarters[0][np.isfinite(quarters[0])]
+    usual = max(1.0, float(known.mean())) if known.size else 1.0
     # Over a few timesteps anything can double by chance.
-    is_beyond_sums = quarters[-1] > max(len(sizes), _LEAST_FACTOR) * max(1.0, quarters[0].mean())
+    is_beyond_sums = quarters[-1] > max(len(sizes), _LEAST_FACTOR) * usual
     return np.all(quarters[1:] > growth * quarters[:-1], axis=0) & is_beyond_sums
 
 
@@ -465,7 +469,9 @@ def _by_threshold(fitting: _Half, testing: _Half) -> dict[str, np.ndarray]:
     """Whether yes is high or low, by the first half, unit by unit, and AUC on both."""
     trained = _auc(*fitting)
     sign = _signs(trained - 0.5)
-    scores = [0.5 + np.where(sign == 0, 1, sign) * (auc - 0.5) for auc in (_auc(*testing), trained)]
+    is_turned = trained < 0.5
+    tested = np.where(np.isnan(trained), np.nan, _auc(*testing))
+    scores = [np.where(is_turned, 1 - auc, auc) for auc in (tested, trained)]
     return {"score": scores[0], "train_score": scores[1], "sign": sign}
 
 

@@ -131,7 +131,7 @@ def _tokens(text: Any, timesteps: int) -> list[str]:
     if len(tokens) != timesteps:
         what = "characters" if isinstance(text, str) else "strings"
         raise ArgumentError(
-            f"text has {len(tokens)} {what}, the trace {timesteps} timesteps; give what was read at each of them"
+            f"text has {len(tokens)} {what}, the trace {timesteps} timesteps; give what was read at each"
         )
     return tokens
 
@@ -183,13 +183,14 @@ def _style() -> str:
     return _LAYOUT + _theme(_LIGHT) + dark
 
 
-def _theme(name: str) -> str:
-    shades = [
-        to_hex(color) for color in sns.color_palette(name, as_cmap=True)(np.linspace(0, 1, 2 * _SHADES + 1))
+def _theme(cmap: str) -> str:
+    colors = sns.color_palette(cmap, as_cmap=True)(np.linspace(0, 1, 2 * _SHADES + 1))
+    shades = [to_hex(color) for color in colors]
+    classes = {**{f"s{i}": shade for i, shade in enumerate(shades)}, "n": BAD_CELL}
+    rules = [
+        f".srl-units .{name}{{background:{color};color:{_ink(color)}}}" for name, color in classes.items()
     ]
     neutral = shades[_SHADES]
-    named = {**{f"s{i}": shade for i, shade in enumerate(shades)}, "n": BAD_CELL}
-    rules = [f".srl-units .{name}{{background:{color};color:{_ink(color)}}}" for name, color in named.items()]
     rules.append(f".srl-units .srl-unit{{background:{neutral};color:{_ink(neutral)}}}")
     rules.append(f".srl-units i{{background:linear-gradient(90deg,{','.join(shades)})}}")
     return "".join(rules)
