@@ -365,8 +365,8 @@ def test_activation_cells_are_an_independent_histogram_signed_and_logarithmic():
         record(run, step, {"dense/output:value": array})
     _, (ax,) = plot_activations_over_training(run)
     (mesh,) = ax.collections
-    expected = [np.histogram(array, [-1, -0.5, -0.25, 0.25, 0.5, 1])[0] for array in arrays.values()]
-    np.testing.assert_array_equal(mesh.get_array(), np.transpose(expected))
+    expected = [np.histogram(array, [-1, -0.5, -0.25, 0.25, 0.5, 1])[0] / 200 for array in arrays.values()]
+    np.testing.assert_allclose(mesh.get_array(), np.transpose(expected))
     assert ax.get_yscale() == "symlog"
     assert ax.get_ylim() == (-1, 1)
 
@@ -385,8 +385,42 @@ def test_a_collapsing_layer_ends_in_a_bright_row_of_zeros_beside_a_healthy_one()
     ]
     assert middles[0].max() == 0
     assert (np.diff(middles[1]) > 0).all()
-    # One colour scale, or the eye could not compare them.
-    assert {ax.collections[0].norm.vmax for ax in (healthy, collapsed)} == {healthy.collections[0].norm.vmax}
+
+
+def test_layers_of_different_sizes_have_the_same_colours_for_the_same_shares():
+    run = empty_run()
+    run.declare([tensor_info(name, (None,)) for name in ("small/output:value", "large/output:value")])
+    record(
+        run,
+        0,
+        {"small/output:value": np.array([1.0, -1.0]), "large/output:value": np.repeat([1.0, -1.0], 999)},
+    )
+    fig, axes = plot_activations_over_training(run)
+    small, large = (ax.collections[0] for ax in axes)
+    np.testing.assert_allclose(small.get_array(), large.get_array())
+    fig.canvas.draw()
+    np.testing.assert_array_equal(small.get_facecolors(), large.get_facecolors())
+    assert [text.get_text() for text in fig.axes[-1].get_yticklabels()] == [
+        "0",
+        "0.1 %",
+        "1 %",
+        "10 %",
+        "100 %",
+    ]
+
+
+def test_a_step_without_a_finite_value_has_no_shares():
+    run = empty_run()
+    run.declare([tensor_info("dense/output:value", (None,))])
+    record(run, 0, {"dense/output:value": np.full(4, np.nan)})
+    record(run, 1, {"dense/output:value": np.ones(4)})
+    fig, (ax,) = plot_activations_over_training(run)
+    assert ax.collections[0].get_array().mask[:, 0].all()
+    assert ax.collections[0].get_array()[:, 1].max() == 1
+    drawn(fig)
+    colours = ax.collections[0].get_facecolors().reshape(-1, 2, 4)
+    assert {to_hex(colour) for colour in colours[:, 0]} == {BAD}
+    assert BAD not in {to_hex(colour) for colour in colours[:, 1]}
 
 
 def test_nan_of_activations_is_counted_in_the_title_of_its_panel_and_marked():

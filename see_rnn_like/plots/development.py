@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import FuncNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
@@ -25,7 +25,7 @@ from see_rnn_like.history import History, TensorInfo, require_history
 from see_rnn_like.labels import DIRECTIONS, TensorKey
 from see_rnn_like.plots.curves import Curve, short_name
 from see_rnn_like.plots.decay import decay_share, penalty_share, whole_sizes
-from see_rnn_like.plots.distribution import count_norm, draw_distribution, value_axis
+from see_rnn_like.plots.distribution import draw_distribution, value_axis
 from see_rnn_like.plots.grid import whole_locator
 from see_rnn_like.plots.history import _owners, _panels, _selected, _with_histogram
 from see_rnn_like.plots.steps import (
@@ -139,7 +139,8 @@ def plot_activations_over_training(
 
     A row per layer and direction: its output, and its states h and c where they were recorded. Each panel
     is that of `plot_histograms`: values up on a signed logarithmic axis of its own with the exact zeros in
-    the middle, steps to the right, colour log(1 + number of values) on a scale that all panels share.
+    the middle, steps to the right. Colour is the share of the step's finite values, log(1 + 1000 · share),
+    on a scale that all panels have in common, so that layers of different sizes compare.
 
     In a healthy layer the values start near zero and spread out as training goes on. In one that collapses
     they draw together towards zero, and the row of zeros lights up: its units pass on no gradient. A tanh
@@ -172,13 +173,13 @@ def plot_activations_over_training(
         fig = plt.figure(figsize=size, layout="constrained")
     grid = fig.add_gridspec(len(rows), len(columns))
     cells = [(rows.index(owners[key]), columns.index(key.role)) for key in tables]
-    counts = np.concatenate([table["histogram"].values.ravel() for table in tables.values()])
     axes = np.array([fig.add_subplot(grid[cell]) for cell in cells], dtype=object)
     for ax, (key, table) in zip(axes, tables.items(), strict=True):
-        mesh = draw_distribution(ax, table, value_axis(table["histogram"].values[None]), count_norm(counts))
+        shares = _as_shares(table)
+        mesh = draw_distribution(ax, shares, value_axis(shares["histogram"].values[None]), _SHARE_NORM)
         _entitle(ax, f"{short_name(owners[key])} · {key.role}", table)
-    bar = fig.colorbar(mesh, ax=list(axes), aspect=10 + 10 * len(rows), pad=0.02, label="values per bin")
-    bar.set_ticks([0, *10 ** np.arange(1 + int(np.log10(max(1, counts.max()))))])
+    bar = fig.colorbar(mesh, ax=list(axes), aspect=10 + 10 * len(rows), pad=0.02, label="share of values")
+    bar.set_ticks([0, 0.001, 0.01, 0.1, 1], labels=["0", "0.1 %", "1 %", "10 %", "100 %"])
     _label_grid(axes, cells, ylabel="")
     return fig, axes
 
@@ -459,6 +460,24 @@ def _activation_tables(run: History, layers: Iterable[str] | None) -> dict[Tenso
             "...) with probe=(x, y) adds h and c"
         )
     return {key: _with_histogram(table, key) for key, table in tables.items()}
+
+
+def _as_shares(table: xr.Dataset) -> xr.Dataset:
+    """The table with the share of each step's finite values in place of the counts of its histogram."""
+    counts = table["histogram"]
+    return table.assign(histogram=counts / np.maximum(counts.sum("bin"), 1))
+
+
+def _log_share(share: Any) -> Any:
+    return np.log1p(1000 * share)
+
+
+def _share(brightness: Any) -> Any:
+    return np.expm1(brightness) / 1000
+
+
+#: Colour scale of shares: one value in a thousand is seen, none at all has the darkest colour.
+_SHARE_NORM = FuncNorm((_log_share, _share), vmin=0, vmax=1)
 
 
 def _entitle(ax: Axes, name: str, table: xr.Dataset) -> None:
