@@ -129,9 +129,10 @@ def _tokens(text: Any, timesteps: int) -> list[str]:
     if not all(isinstance(token, str) for token in tokens):
         raise ArgumentTypeError(f"text is a string or a list of strings; got {reprlib.repr(text)}")
     if len(tokens) != timesteps:
-        what = "characters" if isinstance(text, str) else "strings"
+        what = "string" if isinstance(text, str) else "list"
         raise ArgumentError(
-            f"text has {len(tokens)} {what}, the trace {timesteps} timesteps; give what was read at each"
+            f"text is a {what} of length {len(tokens)}, the trace has {timesteps} timesteps; give what was "
+            "read at each"
         )
     return tokens
 
