@@ -21,7 +21,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle
-from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 from see_rnn_like.plots.colors import bad_visible
@@ -554,6 +554,8 @@ def _draw_eigenvalues(ax: Axes, eigenvalues: np.ndarray, hue: str) -> None:
     _tidy(ax)
     ax.add_patch(Circle((0, 0), 1, fill=False, color=_GREY, linewidth=1.2, zorder=1))
     ax.scatter(eigenvalues.real, eigenvalues.imag, s=14, facecolor=hue, alpha=0.6, linewidths=0, zorder=3)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
     ax.set(aspect="equal", xlabel="real part")
 
 
