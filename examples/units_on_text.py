@@ -2,9 +2,10 @@
 
 ``python examples/units_on_text.py [FILE.html]`` trains a network on English text (about a minute on two
 cores), makes signals from the text (inside quotes, inside parentheses, position in the line, …), searches for
-the units that tell each of them best, prints them with their scores on text they were not chosen by, and
-draws the text coloured by the best ones: as docs/images/units-on-text.png, and as HTML in the file given, or
-in a new temporary one.
+the units that tell each of them best, and prints them with their scores on text they were not chosen by,
+beside that of the best unit before training: random networks hold some of their input, too. Then it draws the
+text coloured by the best units: as docs/images/units-on-text.png, and as HTML in the file given, or in a new
+temporary one.
 """
 
 import sys
@@ -33,20 +34,23 @@ DRAWN = ("inside quotes", "position in the word", "in the first 20 characters of
 COLUMNS = 100
 
 
-def train(task: tasks.Task) -> keras.Model:
-    """Trains a character LSTM for `STEPS` steps."""
+def network(task: tasks.Task) -> keras.Model:
+    """A character LSTM."""
     keras.utils.set_random_seed(0)
     layers = [
         keras.layers.Embedding(len(task.names), 32),
         keras.layers.LSTM(UNITS, return_sequences=True, name="lstm"),
         keras.layers.Dense(len(task.names), activation="softmax"),
     ]
-    model = keras.Sequential([keras.Input((None,)), *layers])
+    return keras.Sequential([keras.Input((None,)), *layers])
+
+
+def train(model: keras.Model, task: tasks.Task) -> None:
+    """Trains for `STEPS` steps."""
     rate = keras.optimizers.schedules.CosineDecay(0.005, decay_steps=STEPS)
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), task.loss)
     samples = np.random.default_rng(0).integers(len(task.x), size=32 * STEPS)
     model.fit(task.x[samples], task.y[samples], batch_size=32, shuffle=False)
-    return model
 
 
 def passages(task: tasks.Task) -> np.ndarray:
@@ -93,10 +97,18 @@ def after_warm_up(signal: np.ndarray) -> np.ndarray:
     return known
 
 
-def print_table(name: str, found: xr.Dataset) -> None:
-    """The best units for a signal."""
-    measure = found.attrs["measure"]
-    print(f"\n{name}: {measure}, {found.attrs['chance']:g} is chance")
+def search(inside: xr.Dataset, text: str) -> dict[str, xr.Dataset]:
+    """The best units for every signal, of both states."""
+    return {
+        name: find_interpretable_units(inside, after_warm_up(signal), state=("h", "c"), top=5)
+        for name, signal in signals(text).items()
+    }
+
+
+def print_table(name: str, found: xr.Dataset, untrained: xr.Dataset) -> None:
+    """The best units for a signal, and how well the best one did before training."""
+    measure, before = found.attrs["measure"], float(untrained["score"][0])
+    print(f"\n{name}: {measure}, {found.attrs['chance']:g} is chance; before training {before:.3f} held out")
     print("  rank  unit  state  sign  held out  fitted")
     for rank in found["rank"].values:
         row = found.sel(rank=rank)
@@ -155,15 +167,15 @@ def best(found: xr.Dataset) -> tuple[int, str]:
 
 if __name__ == "__main__":
     text_task = tasks.text(sequence=SEQUENCE)
-    network = train(text_task)
     read = passages(text_task)
-    inside = trace(network, "lstm", read)
-    found = {
-        name: find_interpretable_units(inside, after_warm_up(signal), state=("h", "c"), top=5)
-        for name, signal in signals(text_task.decode(read)).items()
-    }
+    model = network(text_task)
+    # What any network of this shape shows of its input: what was learnt is what goes beyond.
+    untrained = search(trace(model, "lstm", read), text_task.decode(read))
+    train(model, text_task)
+    inside = trace(model, "lstm", read)
+    found = search(inside, text_task.decode(read))
     for name, table in found.items():
-        print_table(name, table)
+        print_table(name, table, untrained[name])
     health, alike = dead_and_exploding(inside), unit_correlation(inside)
     print(f"\ndead: {health.share_dead:.1%} of the units, exploding: {health.share_exploding:.1%}")
     print(f"effective dimension: {alike.effective_dimension:.1f} of {UNITS} units")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -136,3 +138,16 @@ def test_a_network_that_fails_in_training_is_seen():
     assert not found["exploding"].isel(step=0).any()
     assert found["exploding"].isel(step=-1).all()
     assert found.attrs["share_exploding"] == 1.0
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "units.md").read_text(encoding="utf-8")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(block, names)  # a page of this repository
+    assert names["found"].sizes["rank"] == 5
+    assert names["found"].attrs["measure"] == "AUC"
+    assert (tmp_path / "units.html").read_text() == names["picture"].html
+    assert names["alike"].sizes == {"unit": 32, "other": 32}
+    assert names["spectrum"]["eigenvalues"].sizes == {"gate": 4, "index": 32}
