@@ -31,6 +31,10 @@ _HOME = {
     "get_state_gradients": "extract.states",
     "memory_horizon": "extract.memory",
     "lyapunov": "extract.memory",
+    "recurrent_spectrum": "extract.spectrum",
+    "unit_correlation": "extract.units",
+    "dead_and_exploding": "extract.units",
+    "find_interpretable_units": "extract.units",
     "get_layer": "extract.layers",
     "get_full_name": "extract.layers",
     "get_weights": "extract.weights",
@@ -57,6 +61,15 @@ _HOME = {
     "plot_events": "plots.history",
     "plot_loss": "plots.history",
     "plot_update_ratio": "plots.history",
+    "plot_gradient_flow": "plots.development",
+    "plot_activations_over_training": "plots.development",
+    "plot_weight_norms": "plots.development",
+    "animate": "plots.animation",
+    "plot_gates": "plots.recurrence",
+    "plot_saturation": "plots.recurrence",
+    "plot_horizon": "plots.recurrence",
+    "plot_spectrum": "plots.recurrence",
+    "plot_units_on_text": "plots.units",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -72,9 +85,21 @@ if TYPE_CHECKING:
     from see_rnn_like.extract.outputs import get_outputs
     from see_rnn_like.extract.penalties import get_weight_penalties, weight_loss
     from see_rnn_like.extract.rnn import get_rnn_weights, rnn_summary
+    from see_rnn_like.extract.spectrum import recurrent_spectrum
     from see_rnn_like.extract.states import get_state_gradients
+    from see_rnn_like.extract.units import (
+        dead_and_exploding,
+        find_interpretable_units,
+        unit_correlation,
+    )
     from see_rnn_like.extract.weights import get_weights, weights_norm
     from see_rnn_like.labels import TensorKey
+    from see_rnn_like.plots.animation import animate
+    from see_rnn_like.plots.development import (
+        plot_activations_over_training,
+        plot_gradient_flow,
+        plot_weight_norms,
+    )
     from see_rnn_like.plots.features import features_0D, features_1D, features_2D
     from see_rnn_like.plots.figure import clipnums, scalefig
     from see_rnn_like.plots.histograms import features_hist, features_hist_v2, hist_clipped
@@ -85,7 +110,9 @@ if TYPE_CHECKING:
         plot_norms,
         plot_update_ratio,
     )
+    from see_rnn_like.plots.recurrence import plot_gates, plot_horizon, plot_saturation, plot_spectrum
     from see_rnn_like.plots.rnn import rnn_heatmap, rnn_histogram
+    from see_rnn_like.plots.units import plot_units_on_text
     from see_rnn_like.run import Run
     from see_rnn_like.schedule import Schedule, at, every, first, log_spaced
     from see_rnn_like.stats import detect_nans

@@ -345,9 +345,9 @@ def _in_input_order(moved: Perturbed, gradients: Any, scale: Any) -> _Tensors:
         # The output is that of the last timestep alone: by all others there is nothing.
         before = tf.zeros_like(states[0])[:, 1:]
         output = tf.concat([before, output[:, None]], axis=1)
-    carried = [carried(one, first, moved.mask) for one, first in zip(states, start, strict=True)]
+    held = [carried(one, first, moved.mask) for one, first in zip(states, start, strict=True)]
     return {
-        "states": [_turned(moved.rnn, one) for one in carried],
+        "states": [_turned(moved.rnn, one) for one in held],
         "output": _turned(moved.rnn, output),
         "alive": None if moved.mask is None else _turned(moved.rnn, moved.mask),
     }

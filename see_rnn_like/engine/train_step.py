@@ -7,6 +7,7 @@ outputs and gradients come from the one forward and the one backward pass of the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -39,7 +40,6 @@ from see_rnn_like.errors import ArgumentError, CaptureError
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint, WeightSlot, select, sites
-from see_rnn_like.stats import BINS, MOMENTS
 
 #: What can be captured, in the order in which a train step makes it.
 CAPTURES = ("weights", "outputs", "output_gradients", "gradients", "updates")
@@ -47,28 +47,49 @@ LEVELS = ("stats", "full")
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What one instrumented step brought to the host.
+class Measured:
+    """What was measured at one step besides the step itself, on the host.
 
     Attributes:
-        step: training steps before this one, see `step_counter`.
-        seconds: how long the step took, recording included.
-        applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
-        infos: the recorded tensors in execution order.
+        seconds: how long it took.
+        infos: the tensors, in execution order.
         moments: key → float64 ``(gate, moment)``.
         histograms: key → int64 ``(gate, bin)``.
-        values: key → array in the dims of its info; empty unless ``level="full"``.
-        notes: what could not be recorded, and why.
+        values: key → array in the dims of its info, for those whose values are kept.
+        notes: what could not be measured, and why.
     """
 
-    step: int
     seconds: float
-    applied: bool
     infos: tuple[TensorInfo, ...]
     moments: dict[TensorKey, np.ndarray]
     histograms: dict[TensorKey, np.ndarray]
     values: dict[TensorKey, np.ndarray]
     notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True)
+class Recording(Measured):
+    """What one instrumented step brought to the host.
+
+    Attributes:
+        step: training steps before this one, see `step_counter`.
+        applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
+    """
+
+    step: int
+    applied: bool
+
+    def joined_by(self, other: Measured) -> Recording:
+        """This recording with something else that was measured at the same step."""
+        return dataclasses.replace(
+            self,
+            seconds=self.seconds + other.seconds,
+            infos=self.infos + other.infos,
+            moments=self.moments | other.moments,
+            histograms=self.histograms | other.histograms,
+            values=self.values | other.values,
+            notes=self.notes + other.notes,
+        )
 
 
 class InstrumentedStep:
@@ -138,21 +159,17 @@ class InstrumentedStep:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
         self._spec = iterator.element_spec
 
-    def record(self, iterator: Any) -> tuple[Any, Recording | None]:
-        """Takes the next batch, trains on it, and records.
+    def record(self, batch: Any) -> tuple[Any, Recording | None]:
+        """Trains on a batch, and records. The step must have been traced.
 
         Args:
-            iterator: the `tf.data` iterator Keras hands to a train function.
+            batch: what `next_batch` gave.
 
         Returns:
             The logs of `train_step` and what was recorded; None if that failed, see `failure`.
-
-        Raises:
-            tf.errors.OutOfRangeError: if the data is exhausted.
         """
-        self.trace(iterator)
         start = time.perf_counter()
-        logs, iterations, packed = self._function(_next_batch(iterator))
+        logs, iterations, packed = self._function(batch)
         if self.failure is not None:
             return logs, None
         try:
@@ -162,12 +179,12 @@ class InstrumentedStep:
             self.failure = error
             return logs, None
 
-    def skip(self, iterator: Any) -> Any:
-        """Takes the next batch and trains on it without recording; returns the logs of `train_step`.
+    def skip(self, batch: Any) -> Any:
+        """Trains on a batch without recording; returns the logs of `train_step`.
 
         Needed inside an execution of several steps of which only some are due.
         """
-        return self._plain(_next_batch(iterator))
+        return self._plain(batch)
 
     # -- traced ---------------------------------------------------------------------------------
 
@@ -200,7 +217,7 @@ class InstrumentedStep:
     @tf.autograph.experimental.do_not_convert
     def _recorded_step(self, batch: Any) -> tuple[Any, Any, Any]:
         """One step on a batch; weights are read outside the (perhaps XLA) step."""
-        data = _data_of(batch)
+        data = data_of(batch)
         iterations = step_counter(self.model.optimizer)
         first = tf.identity(iterations)
         watched = self._slots if self.capture & {"weights", "updates"} else []
@@ -262,36 +279,26 @@ class InstrumentedStep:
 
     def _packed(self, collected: Collected) -> dict[str, Any]:
         """Reduces every tensor and stacks the results, so that few tensors travel to the host."""
-        if not collected.infos:
-            return {
-                "moments": tf.zeros((0, len(MOMENTS)), tf.float64),
-                "histograms": tf.zeros((0, BINS), tf.int32),
-            }
-        pairs = zip(collected.tensors.values(), map(_groups_of, collected.infos), strict=True)
-        moments, histograms = zip(*(summaries.summarize(tensor, n) for tensor, n in pairs), strict=True)
-        packed: dict[str, Any] = {"moments": tf.concat(moments, 0), "histograms": tf.concat(histograms, 0)}
-        if self.level == "full":
-            packed["values"] = collected.tensors
-        return packed
+        moments, histograms = summaries.pack(collected.infos, list(collected.tensors.values()))
+        values = collected.tensors if self.level == "full" else {}
+        return {"moments": moments, "histograms": histograms, "values": values}
 
     # -- on the host ----------------------------------------------------------------------------
 
     def _to_host(self, start: float, iterations: Any, packed: dict[str, Any]) -> Recording:
         before, after = iterations.numpy()
         infos = tuple(self._collected.infos)
-        ends = np.cumsum([_groups_of(info) for info in infos])[:-1]
-        moments = np.split(packed["moments"].numpy(), ends)
-        histograms = np.split(packed["histograms"].numpy().astype("int64"), ends)
-        values = packed.get("values", {})
+        moments, histograms = summaries.unpack(infos, packed["moments"], packed["histograms"])
+        values = packed["values"]
         return Recording(
-            int(before),
             time.perf_counter() - start,
-            bool(after > before),
             infos,
-            {info.key: table for info, table in zip(infos, moments, strict=True)},
-            {info.key: table for info, table in zip(infos, histograms, strict=True)},
+            moments,
+            histograms,
             {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
             tuple(self._collected.notes),
+            int(before),
+            bool(after > before),
         )
 
 
@@ -341,16 +348,22 @@ def step_counter(optimizer: Any) -> Any:
 def _on_batch(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @tf.autograph.experimental.do_not_convert
     def step_on_batch(batch: Any) -> Any:
-        return step(_data_of(batch))
+        return step(data_of(batch))
 
     return step_on_batch
 
 
-def _next_batch(iterator: Any) -> Any:
+def next_batch(iterator: Any) -> Any:
     """The next batch as an optional, which keeps the unknown sizes of the iterator's spec.
 
     Asked for outside the graph: inside, a missing batch does not keep what never reads it, such as the
     step counter, from running.
+
+    Args:
+        iterator: the `tf.data` iterator Keras hands to a train function.
+
+    Raises:
+        tf.errors.OutOfRangeError: if the data is exhausted.
     """
     batch = iterator.get_next_as_optional()
     if not batch.has_value():
@@ -358,8 +371,8 @@ def _next_batch(iterator: Any) -> Any:
     return batch
 
 
-def _data_of(batch: Any) -> Any:
-    # Keras passes absent entries (no targets, no weights) as empty optionals.
+def data_of(batch: Any) -> Any:
+    """The data of a batch, with None for absent entries (no targets, no weights), which come as optionals."""
     return tf.nest.map_structure(
         lambda item: None if isinstance(item, tf.experimental.Optional) else item, batch.get_value()
     )
@@ -375,10 +388,6 @@ def _to_bits(tensor: Any) -> Any:
     if isinstance(tensor, tf.IndexedSlices):
         tensor = tf.convert_to_tensor(tensor)
     return tf.bitcast(tensor, {2: tf.int16, 4: tf.int32, 8: tf.int64}[tensor.dtype.size])
-
-
-def _groups_of(info: TensorInfo) -> int:
-    return max(len(info.gates), 1)
 
 
 def _in_dims(info: TensorInfo, array: np.ndarray) -> np.ndarray:

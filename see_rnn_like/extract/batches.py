@@ -65,6 +65,27 @@ def read_batch(input_data: Any, labels: Any = None, sample_weight: Any = None) -
     )
 
 
+def require_fitting(model: Any, x: Any) -> None:
+    """Refuses inputs that the inputs of a functional model cannot be.
+
+    Raises:
+        ArgumentError: for another number of arrays, or sizes of axes that differ from the model's.
+    """
+    wanted = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
+    given = [tuple(tensor.shape) for tensor in tf.nest.flatten(x)]
+    if wanted and (len(wanted) != len(given) or any(map(_differ, given, wanted))):
+        raise ArgumentError(
+            f"the batch does not fit the model, which takes {', '.join(map(str, wanted))}; got "
+            f"{', '.join(map(str, given))}"
+        )
+
+
+def _differ(given: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    # Keras adds or takes away a last axis of size 1 by itself.
+    same_rank = len(given) == len(wanted)
+    return same_rank and any(n not in (None, size) for size, n in zip(given, wanted, strict=True))
+
+
 def _is_source(data: Any) -> bool:
     return isinstance(data, tf.data.Dataset | keras.utils.PyDataset | Iterator)
 
