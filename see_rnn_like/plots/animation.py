@@ -101,12 +101,12 @@ def animate(
         if not film.frames:
             table = _with_histogram(run.stats(info.key), info.key)
             figure = _figure(fig, (max(4.5, 1 + 2.3 * len(info.gates)), 3.6))
-            show, count = _bars(figure, info, table), table.sizes["step"]
+            draw, count = _bars(figure, info, table), table.sizes["step"]
         else:
             figure = _figure(fig, (6.5, 4))
-            show, count = (_curve if len(film.dims) == 1 else _heatmap)(figure, film), len(film.frames)
-        show(0)
-        animation = FuncAnimation(figure, show, frames=count, interval=interval, cache_frame_data=False)
+            draw, count = (_curve if len(film.dims) == 1 else _heatmap)(figure, film), len(film.frames)
+        draw(0)
+        animation = FuncAnimation(figure, draw, frames=count, interval=interval, cache_frame_data=False)
         _save(animation, savepath, interval)
     return animation
 
@@ -185,7 +185,7 @@ def _heatmap(fig: Figure, film: _Film) -> Show:
     headline = _headline(fig)
     any_bad = bool(np.ma.getmaskarray(values).any())
 
-    def show(frame: int) -> Iterable[Artist]:
+    def draw(frame: int) -> Iterable[Artist]:
         ax.clear()
         _draw_heatmap(ax, blocks[frame], {}, {"subtitle": {"fontsize": "medium"}}, colors, 1)
         ax.set(xlabel=_gates_line(blocks[frame]), ylabel=_rows_line(blocks[frame]))
@@ -197,7 +197,7 @@ def _heatmap(fig: Figure, film: _Film) -> Show:
         _tell(headline, film.name, film.frames[frame][0], *count_nonfinite(blocks[frame].values))
         return [*ax.images, headline]
 
-    return show
+    return draw
 
 
 def _block(film: _Film, array: np.ndarray) -> xr.DataArray:
@@ -219,7 +219,7 @@ def _curve(fig: Figure, film: _Film) -> Show:
     ax.spines[["top", "right"]].set_visible(False)
     headline = _headline(fig)
 
-    def show(frame: int) -> Iterable[Artist]:
+    def draw(frame: int) -> Iterable[Artist]:
         for line in list(ax.lines):
             line.remove()
         step, array = film.frames[frame]
@@ -232,7 +232,7 @@ def _curve(fig: Figure, film: _Film) -> Show:
         _tell(headline, film.name, step, *count_nonfinite(values))
         return [*ax.lines, headline]
 
-    return show
+    return draw
 
 
 def _fix_limits(ax: Axes, values: np.ndarray) -> None:
@@ -268,7 +268,7 @@ def _bars(fig: Figure, info: TensorInfo, table: xr.Dataset) -> Show:
         ax.spines[["top", "right"]].set_visible(False)
     headline = _headline(fig)
 
-    def show(frame: int) -> Iterable[Artist]:
+    def draw(frame: int) -> Iterable[Artist]:
         for container, lengths in zip(bars, rows[:, frame], strict=True):
             for bar, length in zip(container, lengths, strict=True):
                 bar.set_width(length)
@@ -276,7 +276,7 @@ def _bars(fig: Figure, info: TensorInfo, table: xr.Dataset) -> Show:
         _tell(headline, str(info.key), int(now["step"]), int(now["nan"].sum()), int(now["inf"].sum()))
         return [*(bar for container in bars for bar in container), headline]
 
-    return show
+    return draw
 
 
 def _headline(fig: Figure) -> Text:
