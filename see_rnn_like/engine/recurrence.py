@@ -132,24 +132,26 @@ def state_gradients(
 
 
 def last_state_gradients(
-    model: Any, part: RecurrentPart, x: Any, probes: Sequence[np.ndarray]
-) -> tuple[list[Any], Any]:
+    model: Any, parts: Sequence[RecurrentPart], x: Any, probes: Sequence[Sequence[np.ndarray]]
+) -> list[tuple[list[Any], Any]]:
     """Products of the Jacobians of the last state by earlier ones with vectors: ``vᵀ · ∂s_T/∂s_t``.
 
     Args:
         model: a built Keras 3 model.
-        part: one direction of a recurrent layer.
+        parts: directions of recurrent layers.
         x: input tensors in the structure the model takes.
-        probes: one vector ``(sample, unit)`` per state.
+        probes: per part one vector ``(sample, unit)`` per state.
 
     Returns:
-        One ``(sample, time, unit)`` per state, in processing order and without carrying over masked timesteps
-        (zero there); and where the cell ran, ``(sample, time)`` in the same order, None without a mask.
+        Per part one ``(sample, time, unit)`` per state, in processing order and without carrying over masked
+        timesteps (zero there); and where the cell ran, ``(sample, time)`` in the same order, None without a
+        mask.
 
     Raises:
         UnsupportedLayerError, ArgumentError: as `replay`.
     """
-    return programs.run(model, _LastStateRequest(_checked([part])), x, list(probes))
+    vectors = [list(one) for one in probes]
+    return programs.run(model, _LastStateRequest(_checked(parts)), x, vectors)
 
 
 def local_expansion(model: Any, part: RecurrentPart, x: Any, basis: np.ndarray) -> tuple[Any, Any]:
@@ -253,16 +255,13 @@ class _LastStateRequest(Request):
         rnns = _weak(self.rnns)
         return lambda: _LastStateRequest(rnns())
 
-    def compute(self, model: Any, kept: list[Any], x: Any, probes: list[Any]) -> tuple[list[Any], Any]:
+    def compute(self, model: Any, kept: list[Any], x: Any, probes: list[Any]) -> list[tuple[list[Any], Any]]:
         with tf.GradientTape(persistent=True) as tape, perturbed_loops(self.rnns, tape) as loops:
             forward(model, x, training=False)
-        moved = only_run(loops, self.rnns[0])
-        zero = tf.UnconnectedGradients.ZERO
-        products = [
-            tape.gradient(last, by, tf.cast(probe, last.dtype), unconnected_gradients=zero)
-            for last, by, probe in zip(moved.last, moved.states, probes, strict=True)
+        moved = [only_run(loops, rnn) for rnn in self.rnns]
+        return [
+            (_pulled_back(tape, one, vectors), one.mask) for one, vectors in zip(moved, probes, strict=True)
         ]
-        return products, moved.mask
 
 
 @dataclass(frozen=True)
@@ -351,6 +350,14 @@ def _in_input_order(moved: Perturbed, gradients: Any, scale: Any) -> _Tensors:
         "output": _turned(moved.rnn, output),
         "alive": None if moved.mask is None else _turned(moved.rnn, moved.mask),
     }
+
+
+def _pulled_back(tape: tf.GradientTape, moved: Perturbed, vectors: Sequence[Any]) -> list[Any]:
+    zero = tf.UnconnectedGradients.ZERO
+    return [
+        tape.gradient(last, by, tf.cast(vector, last.dtype), unconnected_gradients=zero)
+        for last, by, vector in zip(moved.last, moved.states, vectors, strict=True)
+    ]
 
 
 def _stretch(cell: Any, inputs: Any, previous: Sequence[Any], mask: Any, basis: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Gates and states over time: what a recurrent layer computes inside, and how saturated it is."""
+"""Gates and states over time: what a recurrent layer computes inside."""
 
 from __future__ import annotations
 
@@ -79,47 +79,12 @@ def recurrent_layer(model: Any, _id: Any) -> tuple[Any, list[RecurrentPart]]:
 
 
 def by_direction(parts: Sequence[RecurrentPart], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
-    """One Dataset of a layer: with a leading ``direction`` if it has two."""
+    """One Dataset of a layer: a leading ``direction`` if it has two; said if it only runs backwards."""
     if len(datasets) == 1:
-        return datasets[0]
+        backward = parts[0].direction == "backward"
+        return datasets[0].assign_coords(direction="backward") if backward else datasets[0]
     directions = xr.DataArray([part.direction for part in parts], dims="direction", name="direction")
     return xr.concat(datasets, directions)
-
-
-def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
-    """How often each unit's gates are stuck at an end of their range.
-
-    Left-saturated is a gating value below 0.1, right-saturated one above 0.9 (Karpathy, Johnson & Li 2015,
-    "Visualizing and understanding recurrent networks", section 4.2). Candidates (LSTM's ``cell``, GRU's
-    ``new``, SimpleRNN's ``hidden``), which the paper does not count, go from −1 to 1: there the limits are
-    −0.9 and 0.9.
-
-    Args:
-        traced: the result of `trace`.
-
-    Returns:
-        Dataset with `left` and `right`, shares 0 … 1 over samples and timesteps, ``(gate, unit)`` (and
-        ``direction``). Masked timesteps are left out; a unit without any timestep has NaN.
-
-    Raises:
-        ArgumentError: if it is not a trace.
-
-    Example:
-        >>> import xarray as xr, numpy as np
-        >>> gates = xr.DataArray(np.full((1, 5, 1, 2), 0.95), dims=("sample", "time", "gate", "unit"),
-        ...                      coords={"gate": ["forget"]})
-        >>> gate_saturation(xr.Dataset({"gates": gates}, attrs={"gating": ["forget"]}))["right"].values
-        array([[1., 1.]])
-    """
-    if "gates" not in traced or "gating" not in traced.attrs:
-        raise ArgumentError("gate_saturation takes the Dataset that trace() returns; this one has no gates")
-    gates = traced["gates"]
-    gating = gates["gate"].isin(traced.attrs["gating"])
-    alive = gates.notnull()
-    over = ("sample", "time")
-    left = (gates < xr.where(gating, 0.1, -0.9)).where(alive).mean(over)
-    right = (gates > 0.9).where(alive).mean(over)
-    return xr.Dataset({"left": left, "right": right}, attrs=traced.attrs)
 
 
 def _labelled(spec: CellSpec, inside: Replay) -> xr.Dataset:

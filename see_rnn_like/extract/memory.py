@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,10 @@ def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int =
     batch = read_batch(x).x
     inside = replay(model, parts, batch)
     rng = np.random.default_rng(seed)
-    found = [_memory(model, part, batch, one, probes, rng) for part, one in zip(parts, inside, strict=True)]
-    memory = by_direction(parts, found)
+    directions = [[random_directions(one, rng) for one in inside] for _ in range(probes)]
+    measured = [squared_strengths(model, parts, batch, vectors) for vectors in directions]
+    by_part = zip(parts, inside, zip(*measured, strict=True), strict=True)
+    memory = by_direction(parts, [_memory(part, one, list(squares)) for part, one, squares in by_part])
     attrs = {name: float(_furthest(memory["strength"], share)) for name, share in FADED.items()}
     attrs["half_life"] = _longest(memory["half_life"].median("unit"))
     names = {"layer": layer.name, "cell": recurrent_spec(parts[0]).name, "timesteps": memory.sizes["lag"]}
@@ -128,16 +131,34 @@ def lyapunov(
     return found["lyapunov"].assign_attrs(attrs)
 
 
-def strength_over_lag(products: list[np.ndarray], alive: np.ndarray | None) -> np.ndarray:
-    """Squared strengths from products of the last state's Jacobians with vectors of length √unit.
+def squared_strengths(
+    model: Any, parts: Sequence[RecurrentPart], x: Any, directions: Sequence[Sequence[np.ndarray]]
+) -> list[np.ndarray]:
+    """Squared strengths by one random vector per sample and state.
 
     Args:
-        products: one ``(sample, time, unit)`` per state, in processing order.
-        alive: ``(sample, time)``, where the cell ran; None for everywhere.
+        model: a built Keras 3 model.
+        parts: directions of recurrent layers.
+        x: input tensors.
+        directions: per part what `random_directions` drew.
 
     Returns:
-        ``(state, sample, lag)``, 1 at lag 0; NaN beyond the timesteps a sample has.
+        Per part ``(state, sample, lag)``, 1 at lag 0; NaN beyond the timesteps a sample has.
     """
+    return [
+        _over_lag([one.numpy() for one in products], None if alive is None else alive.numpy())
+        for products, alive in last_state_gradients(model, parts, x, directions)
+    ]
+
+
+def random_directions(inside: Replay, rng: np.random.Generator) -> list[np.ndarray]:
+    """A random vector ``(sample, unit)`` per state, of length √unit, in the dtype of the state."""
+    vectors = [rng.standard_normal((state.shape[0], state.shape[2])) for state in inside.states]
+    return [(v * np.sqrt(v.shape[1] / np.square(v).sum(1, keepdims=True))).astype("float32") for v in vectors]
+
+
+def _over_lag(products: list[np.ndarray], alive: np.ndarray | None) -> np.ndarray:
+    """Squares over lags, of products with vectors of length √unit, ``(sample, time, unit)`` per state."""
     squares = np.stack([np.square(one, dtype="float64").mean(-1) for one in products])
     backwards = squares[:, :, ::-1]
     if alive is None:
@@ -149,25 +170,12 @@ def strength_over_lag(products: list[np.ndarray], alive: np.ndarray | None) -> n
     return by_lag
 
 
-def random_directions(inside: Replay, rng: np.random.Generator) -> list[np.ndarray]:
-    """A random vector ``(sample, unit)`` per state, of length √unit, in the dtype of the state."""
-    vectors = [rng.standard_normal((state.shape[0], state.shape[2])) for state in inside.states]
-    return [(v * np.sqrt(v.shape[1] / np.square(v).sum(1, keepdims=True))).astype("float32") for v in vectors]
-
-
-def _memory(
-    model: Any, part: RecurrentPart, x: Any, inside: Replay, probes: int, rng: np.random.Generator
-) -> xr.Dataset:
-    spec = recurrent_spec(part)
-    measured = []
-    for _ in range(probes):
-        products, alive = last_state_gradients(model, part, x, random_directions(inside, rng))
-        ran = None if alive is None else alive.numpy()
-        measured.append(strength_over_lag([one.numpy() for one in products], ran))
+def _memory(part: RecurrentPart, inside: Replay, measured: list[np.ndarray]) -> xr.Dataset:
     squares = xr.DataArray(
-        np.stack(measured), dims=("probe", "state", "sample", "lag"), coords={"state": list(spec.states)}
+        np.stack(measured),
+        dims=("probe", "state", "sample", "lag"),
+        coords={"state": list(recurrent_spec(part).states), "lag": np.arange(measured[0].shape[-1])},
     )
-    squares = squares.assign_coords(lag=np.arange(squares.sizes["lag"]))
     over = ("probe", "sample")
     strength = squares.mean(over) ** 0.5
     count = squares.count(over)

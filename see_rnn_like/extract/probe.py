@@ -18,7 +18,6 @@ from see_rnn_like.engine.collect import Note
 from see_rnn_like.engine.recurrence import (
     Replay,
     StateGradients,
-    last_state_gradients,
     recurrent_spec,
     replay,
     state_gradients,
@@ -26,8 +25,8 @@ from see_rnn_like.engine.recurrence import (
 from see_rnn_like.engine.train_step import Measured
 from see_rnn_like.errors import SeeRNNError
 from see_rnn_like.extract.batches import Batch
-from see_rnn_like.extract.gates import gate_saturation
-from see_rnn_like.extract.memory import random_directions, strength_over_lag
+from see_rnn_like.extract.memory import random_directions, squared_strengths
+from see_rnn_like.extract.units import gate_saturation
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import RecurrentPart, recurrent_parts, select, sites
@@ -89,7 +88,7 @@ class Probe:
         self.batch = batch
         self._keeps_all = level == "full"
         self._rng = np.random.default_rng(seed)
-        self._directions: dict[str, list[np.ndarray]] = {}
+        self._directions: list[list[np.ndarray]] | None = None
         self._notes: list[Note] = []
         self._places = self._visible(list(self._known(select(sites(model), layers))))
         self._pack: Callable[[Any], Any] | None = None
@@ -156,8 +155,7 @@ class Probe:
                 yield from self._states(place, gradients.states, gradients.alive, "gradient")
                 yield from self._norms_over_time(place, gradients)
         if "horizon" in self.capture:
-            for place, one in zip(self._places, inside, strict=True):
-                yield from self._horizon(place, one)
+            yield from self._horizons(inside)
 
     def _gates(self, place: _Place, inside: Replay) -> Iterator[_Item]:
         gates, spec = inside.gates, recurrent_spec(place.part)
@@ -194,17 +192,19 @@ class Probe:
             info = place.info(f"{name}_norm", "gradient", ("time",), norms.shape, path=path)
             yield _Item(info, norms if alive is None else norms[alive.any(0)], norms)
 
-    def _horizon(self, place: _Place, inside: Replay) -> Iterator[_Item]:
-        key = f"{place.path}/{place.part.direction}"
-        directions = self._directions.setdefault(key, random_directions(inside, self._rng))
-        products, alive = last_state_gradients(self.model, place.part, self.batch.x, directions)
-        ran = None if alive is None else alive.numpy()
-        squares = strength_over_lag([one.numpy() for one in products], ran)
-        for name, by_sample in zip(recurrent_spec(place.part).states, squares, strict=True):
-            known = ~np.isnan(by_sample) if ran is not None else np.ones(by_sample.shape, bool)
-            strength = _root_mean(by_sample, known)
-            info = place.info(f"horizon_{name}", "value", ("lag",), strength.shape)
-            yield _Item(info, strength[known.any(0)], strength)
+    def _horizons(self, inside: Sequence[Replay]) -> Iterator[_Item]:
+        if self._directions is None:
+            # The same vectors each time: what changes from step to step is the model.
+            self._directions = [random_directions(one, self._rng) for one in inside]
+        parts = [place.part for place in self._places]
+        measured = squared_strengths(self.model, parts, self.batch.x, self._directions)
+        for place, one, squares in zip(self._places, inside, measured, strict=True):
+            for name, by_sample in zip(recurrent_spec(place.part).states, squares, strict=True):
+                # Only with a mask NaN means that a sample has fewer timesteps.
+                known = np.ones(by_sample.shape, bool) if one.alive is None else ~np.isnan(by_sample)
+                strength = _root_mean(by_sample, known)
+                info = place.info(f"horizon_{name}", "value", ("lag",), strength.shape)
+                yield _Item(info, strength[known.any(0)], strength)
 
 
 def _alive(series: Any, alive: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Units of a recurrent layer: which depend on each other, which are dead or explode, which mean something.
+"""Units of a recurrent layer: which are saturated, depend on each other, are dead or explode, mean something.
 
 Arrays in, arrays out: everything here works on what `trace` returned or a run recorded.
 """
@@ -25,6 +25,47 @@ _DIMS = ("sample", "time", "unit")
 _QUARTERS = 4
 #: By what factor at least a unit outgrows the beginning of a sequence, however short, when it explodes.
 _LEAST_FACTOR = 32
+
+#: A gate from 0 to 1 is left-saturated below the first, right-saturated above the second: `gate_saturation`.
+GATE_LIMITS = (0.1, 0.9)
+#: The same of candidates, which go from −1 to 1.
+CANDIDATE_LIMITS = (-0.9, 0.9)
+
+
+def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
+    """How often each unit's gates are stuck at an end of their range.
+
+    Left-saturated is a gating value below 0.1, right-saturated one above 0.9 (Karpathy, Johnson & Li 2015,
+    "Visualizing and understanding recurrent networks", section 4.2). Candidates (LSTM's ``cell``, GRU's
+    ``new``, SimpleRNN's ``hidden``), which the paper does not count, go from −1 to 1: there the limits are
+    −0.9 and 0.9.
+
+    Args:
+        traced: the result of `trace`.
+
+    Returns:
+        Dataset with `left` and `right`, shares 0 … 1 over samples and timesteps, ``(gate, unit)`` (and
+        ``direction``). Masked timesteps are left out; a unit without any timestep has NaN.
+
+    Raises:
+        ArgumentError: if it is not a trace.
+
+    Example:
+        >>> import xarray as xr, numpy as np
+        >>> gates = xr.DataArray(np.full((1, 5, 1, 2), 0.95), dims=("sample", "time", "gate", "unit"),
+        ...                      coords={"gate": ["forget"]})
+        >>> gate_saturation(xr.Dataset({"gates": gates}, attrs={"gating": ["forget"]}))["right"].values
+        array([[1., 1.]])
+    """
+    if "gates" not in traced or "gating" not in traced.attrs:
+        raise ArgumentError("gate_saturation takes the Dataset that trace() returns; this one has no gates")
+    gates = traced["gates"]
+    gating = gates["gate"].isin(traced.attrs["gating"])
+    low, high = (xr.where(gating, *limits) for limits in zip(GATE_LIMITS, CANDIDATE_LIMITS, strict=True))
+    alive = gates.notnull()
+    over = ("sample", "time")
+    left, right = (beyond.where(alive).mean(over) for beyond in (gates < low, gates > high))
+    return xr.Dataset({"left": left, "right": right}, attrs=traced.attrs)
 
 
 def unit_correlation(traced: xr.Dataset, state: str = "h") -> xr.DataArray:
