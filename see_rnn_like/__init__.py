@@ -27,7 +27,7 @@ _HOME = {
     "register_cell": "cells",
     "SeeRNNError": "errors",
     "trace": "extract.gates",
-    "gate_saturation": "extract.gates",
+    "gate_saturation": "extract.units",
     "get_state_gradients": "extract.states",
     "memory_horizon": "extract.memory",
     "lyapunov": "extract.memory",
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from see_rnn_like.callbacks.monitor import RNNMonitor
     from see_rnn_like.cells import CellSpec, register_cell
     from see_rnn_like.errors import SeeRNNError
-    from see_rnn_like.extract.gates import gate_saturation, trace
+    from see_rnn_like.extract.gates import trace
     from see_rnn_like.extract.gradients import get_gradients
     from see_rnn_like.extract.layers import get_full_name, get_layer
     from see_rnn_like.extract.memory import lyapunov, memory_horizon
@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from see_rnn_like.extract.units import (
         dead_and_exploding,
         find_interpretable_units,
+        gate_saturation,
         unit_correlation,
     )
     from see_rnn_like.extract.weights import get_weights, weights_norm

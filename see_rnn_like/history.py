@@ -24,6 +24,9 @@ from see_rnn_like.labels import TensorKey
 #: What can be kept of a tensor at one step.
 FIELDS = ("moments", "histogram", "value")
 
+#: Kind and dims of derived tensors: the saturation of gates, a norm over time, a memory horizon.
+_DERIVED = (("value", ("gate", "unit")), ("gradient", ("time",)), ("value", ("lag",)))
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -47,6 +50,16 @@ class TensorInfo:
     def gates(self) -> tuple[str, ...]:
         """Gate names, empty for a tensor without gates."""
         return self.coords.get("gate", ())
+
+    @property
+    def derived(self) -> bool:
+        """Whether it sums up another tensor of a recurrent layer, in few numbers that are always kept.
+
+        These are ``saturation_left`` and ``saturation_right``, ``h_norm``, ``c_norm`` and ``output_norm``,
+        ``horizon_h`` and ``horizon_c``. They have pictures of their own; where all tensors are drawn they are
+        left out, for the sizes and distributions of sums say little.
+        """
+        return (self.key.kind, self.dims) in _DERIVED
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.patches import Circle
 
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
-from see_rnn_like.extract.gates import gate_saturation
+from see_rnn_like.extract.units import gate_saturation
 from see_rnn_like.plots.colors import BAD_CELL
 from see_rnn_like.plots.curves import HUES
 from see_rnn_like.plots.recurrence import plot_gates, plot_horizon, plot_saturation, plot_spectrum

@@ -18,7 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
 from see_rnn_like.errors import ArgumentError, UnknownTensorError, one_of
 from see_rnn_like.history import History, TensorInfo, require_history
@@ -28,8 +28,8 @@ from see_rnn_like.plots.curves import HUES, Curve, draw_line, mark_zeros, short_
 from see_rnn_like.plots.distribution import value_axis
 from see_rnn_like.plots.figure import Savepath, drawn_whole
 from see_rnn_like.plots.grid import whole_locator
-from see_rnn_like.plots.history import _with_histogram
-from see_rnn_like.plots.rnn import _draw_heatmap, _gates_line, _rows_line
+from see_rnn_like.plots.recorded import with_histogram
+from see_rnn_like.plots.rnn import draw_heatmap, gates_line, rows_line
 from see_rnn_like.plots.sheets import matrix
 from see_rnn_like.plots.steps import BAD, literal, mark_bad_steps, power_text
 from see_rnn_like.stats import count_nonfinite
@@ -99,7 +99,7 @@ def animate(
     film = _values(run, info, sample)
     with drawn_whole(None, savepath):
         if not film.frames:
-            table = _with_histogram(run.stats(info.key), info.key)
+            table = with_histogram(run.stats(info.key), info.key)
             figure = _figure(fig, (max(4.5, 1 + 2.3 * len(info.gates)), 3.6))
             draw, count = _bars(figure, info, table), table.sizes["step"]
         else:
@@ -187,8 +187,8 @@ def _heatmap(fig: Figure, film: _Film) -> Show:
 
     def draw(frame: int) -> Iterable[Artist]:
         ax.clear()
-        _draw_heatmap(ax, blocks[frame], {}, {"subtitle": {"fontsize": "medium"}}, colors, 1)
-        ax.set(xlabel=_gates_line(blocks[frame]), ylabel=_rows_line(blocks[frame]))
+        draw_heatmap(ax, blocks[frame], {}, {"subtitle": {"fontsize": "medium"}}, colors, 1)
+        ax.set(xlabel=gates_line(blocks[frame]), ylabel=rows_line(blocks[frame]))
         if len(matrix(blocks[frame])) == 1:
             ax.set_yticks([])
         if any_bad and "\n" not in ax.get_title():
@@ -262,7 +262,7 @@ def _bars(fig: Figure, info: TensorInfo, table: xr.Dataset) -> Show:
         bars.append(ax.barh(values.edges[:-1], first, np.diff(values.edges), align="edge", color=HUES[0]))
         ax.set(xlim=(0, 1.05 * max(1, rows.max())), xlabel="values per bin")
         ax.set_title(literal(gate), loc="left", fontsize="medium")
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+        ax.xaxis.set_major_locator(whole_locator(3))
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.grid(True, axis="x", color="#888888", alpha=0.25, linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)

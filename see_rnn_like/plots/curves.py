@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from see_rnn_like.plots.steps import BAD, literal, mark_bad_steps, power_text, scale_steps
 
@@ -161,12 +161,16 @@ def scale_sizes(ax: Axes) -> None:
     low, high = np.log10(drawn.min()), np.log10(drawn.max())
     pad = max(0.06 * (high - low), (np.log10(2) - (high - low)) / 2)
     ax.set_ylim(10 ** (low - pad), 10 ** (high + pad))
-    if high - low >= 2:
-        ax.yaxis.set_major_locator(LogLocator(numticks=5))
-    elif high - low >= 0.7:
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
-    else:
-        ax.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_locator(size_locator(high - low))
+
+
+def size_locator(decades: float) -> Locator:
+    """Ticks of a logarithmic axis of sizes that spans so many decades: powers of ten, else 1, 2 and 5."""
+    if decades >= 2:
+        return LogLocator(numticks=5)
+    if decades >= 0.7:
+        return LogLocator(subs=(1.0, 2.0, 5.0), numticks=9)
+    return MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
 
 
 def fit_height(fig: Figure, panel: float = 1.6) -> None:

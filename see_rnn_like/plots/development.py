@@ -18,16 +18,16 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import FuncNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from see_rnn_like.errors import ArgumentError, UnknownLayerError, one_of
 from see_rnn_like.history import History, TensorInfo, require_history
 from see_rnn_like.labels import DIRECTIONS, TensorKey
-from see_rnn_like.plots.curves import Curve, short_name
+from see_rnn_like.plots.curves import Curve, short_name, size_locator
 from see_rnn_like.plots.decay import decay_share, penalty_share, whole_sizes
 from see_rnn_like.plots.distribution import draw_distribution, value_axis
 from see_rnn_like.plots.grid import whole_locator
-from see_rnn_like.plots.history import _owners, _panels, _selected, _with_histogram
+from see_rnn_like.plots.recorded import draw_curves, owners_of, selected_keys, with_histogram
 from see_rnn_like.plots.steps import (
     BAD,
     bad_text,
@@ -165,7 +165,7 @@ def plot_activations_over_training(
     """
     require_history(run)
     tables = _activation_tables(run, [layers] if isinstance(layers, str) else layers)
-    owners = _owners(run)
+    owners = owners_of(run)
     rows = list(dict.fromkeys(owners[key] for key in tables))
     columns = [role for role in _ACTIVATIONS if any(key.role == role for key in tables)]
     if fig is None:
@@ -232,18 +232,18 @@ def plot_weight_norms(
         Weight Decay Can Improve Generalization" for the L2 penalty.
     """
     require_history(run)
-    weights = _selected(run, keys, "weight")
+    weights = selected_keys(run, keys, "weight")
     if not weights:
         raise ArgumentError(
             'no weights to draw: none are recorded among those asked for; record with capture=("weights", '
             '"updates", ...)'
         )
-    owners = _owners(run)
+    owners = owners_of(run)
     panels: dict[tuple[str, str], list[Curve]] = {}
     for kind, key, table in _weight_tables(run, weights):
         curve = Curve(owners[key], None, table["step"].values, table["size"].values, table["bad"].values)
         panels.setdefault((kind, _WEIGHT_ROWS[kind][0].format(key.role)), []).append(curve)
-    fig, axes = _panels(run, panels, "", 4, fig)
+    fig, axes = draw_curves(run, panels, "", 4, fig)
     for ax, (kind, _) in zip(axes, panels, strict=True):
         if ax.get_subplotspec().colspan.start == 0:
             ax.set_ylabel(_WEIGHT_ROWS[kind][1])
@@ -292,7 +292,7 @@ def _flows(run: History, layer: str | None, kinds: str | Sequence[str] | None) -
         if kind not in _NAMES:
             raise one_of("kinds", kind, _NAMES)
     keys = _flow_keys(run)
-    owners = _owners(run)
+    owners = owners_of(run)
     chosen = [key for key in keys if (layer is None or key.layer == layer) and _flow_kind(key) in wanted]
     flows = [flow for key in chosen if (flow := _flow(run, run.info(key), owners[key]))]
     if layer is not None and keys and not any(key.layer == layer for key in keys):
@@ -397,20 +397,9 @@ def _draw_flow(ax: Axes, flow: _Flow, norm: LogNorm) -> QuadMesh:
 def _color_bar(fig: Figure | SubFigure, mesh: QuadMesh, axes: Sequence[Axes]) -> None:
     bar = fig.colorbar(mesh, ax=list(axes), pad=0.02, label="L2 norm of units,\nrms of samples")
     low, high = np.log10(mesh.get_clim())
-    bar.ax.yaxis.set_major_locator(_size_locator(high - low))
+    bar.ax.yaxis.set_major_locator(size_locator(high - low))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(power_text))
-
-
-def _size_locator(decades: float) -> Locator:
-    """Ticks of a logarithmic axis over so many decades, as `curves.scale_sizes` sets them."""
-    if decades >= 2:
-        return LogLocator(numticks=5)
-    return (
-        LogLocator(subs=(1.0, 2.0, 5.0), numticks=9)
-        if decades >= 0.7
-        else MaxNLocator(4, steps=[1, 2, 5, 10])
-    )
 
 
 def _label_grid(axes: np.ndarray, cells: Sequence[tuple[int, int]], ylabel: str = "timestep") -> None:
@@ -459,7 +448,7 @@ def _activation_tables(run: History, layers: Iterable[str] | None) -> dict[Tenso
             'no activations to draw: record with RNNMonitor(capture=("outputs", ...)); capture=("states", '
             "...) with probe=(x, y) adds h and c"
         )
-    return {key: _with_histogram(table, key) for key, table in tables.items()}
+    return {key: with_histogram(table, key) for key, table in tables.items()}
 
 
 def _as_shares(table: xr.Dataset) -> xr.Dataset:

@@ -24,6 +24,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
+from see_rnn_like.extract.units import CANDIDATE_LIMITS, GATE_LIMITS, gate_saturation
 from see_rnn_like.plots.colors import bad_visible
 from see_rnn_like.plots.curves import DASHES, HUES, Curve, draw_line, mark_zeros, short_name
 from see_rnn_like.plots.drawings import Heatmaps
@@ -33,9 +34,6 @@ from see_rnn_like.plots.steps import literal, mark_bad_steps, power_text
 from see_rnn_like.stats import number_arrays
 
 __all__ = ["plot_gates", "plot_horizon", "plot_saturation", "plot_spectrum"]
-
-#: Limits of saturation, as in `gate_saturation`: of gates from 0 to 1, and of candidates from −1 to 1.
-_GATE_LIMITS, _CANDIDATE_LIMITS = ("0.1", "0.9"), ("−0.9", "0.9")
 
 #: Shares of the influence at lag 0 at which a horizon is read off, with their names in `attrs`.
 _LEVELS = {"horizon": ("1/e", np.exp(-1)), "horizon_1pct": ("1%", 0.01)}
@@ -151,7 +149,7 @@ def plot_saturation(
     for row, column in product(range(rows), range(columns)):
         ax, place = axes[row, column], {"direction": row, "gate": column}
         gate = str(left["gate"].values[column])
-        limits = _GATE_LIMITS if gate in gating else _CANDIDATE_LIMITS
+        limits = GATE_LIMITS if gate in gating else CANDIDATE_LIMITS
         _draw_saturation(ax, left.isel(place).values, right.isel(place).values, HUES[row % len(HUES)], limits)
         kind = "" if gate in gating else " (candidate)"
         ax.set_title(_panel_name(left["direction"].values[row], gate) + kind, fontsize="medium")
@@ -328,9 +326,6 @@ def _saturation(given: Any) -> xr.Dataset:
         return given
     _variable(given, "gates", ("sample", "time", "gate", "unit"), "trace()")
     _gating(given)
-    # It is next to `trace`, which needs TensorFlow.
-    from see_rnn_like.extract.gates import gate_saturation
-
     return gate_saturation(given)
 
 
@@ -449,7 +444,7 @@ def _masked_note(traced: xr.Dataset, gates: xr.DataArray, samples: Any) -> str:
 
 
 def _draw_saturation(
-    ax: Axes, left: np.ndarray, right: np.ndarray, hue: str, limits: tuple[str, str]
+    ax: Axes, left: np.ndarray, right: np.ndarray, hue: str, limits: tuple[float, float]
 ) -> None:
     _tidy(ax)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -465,14 +460,14 @@ def _draw_saturation(
     ax.text(0.99, 0.99, text, ha="right", va="top", fontsize="small", transform=ax.transAxes)
 
 
-def _mean_shares(left: np.ndarray, right: np.ndarray, limits: tuple[str, str]) -> str:
+def _mean_shares(left: np.ndarray, right: np.ndarray, limits: tuple[float, float]) -> str:
     known = np.isfinite(left) & np.isfinite(right)
     lines = []
     if known.any():
         lines = [
             f"mean of {_count(int(known.sum()), 'unit')}",
-            f"{left[known].mean():.0%} below {limits[0]}",
-            f"{right[known].mean():.0%} above {limits[1]}",
+            f"{left[known].mean():.0%} below {power_text(limits[0])}",
+            f"{right[known].mean():.0%} above {power_text(limits[1])}",
         ]
     if not known.all():
         lines.append(f"{(~known).sum():,} NaN")
