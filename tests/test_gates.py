@@ -387,3 +387,28 @@ def test_a_layer_called_more_than_once_is_refused():
     looped = model_of(layers.TimeDistributed(layers.LSTM(2)), inputs=(2, 7, 4))
     with pytest.raises(errors.ArgumentError, match="not within a loop such as TimeDistributed"):
         trace(looped, 0, np.stack([X, X], 1))
+
+
+def test_saturation_of_a_trace_in_bfloat16():
+    model = model_of(layers.LSTM(5, dtype="mixed_bfloat16"))
+    found = gate_saturation(trace(model, 0, X))
+    gates = trace(model, 0, X)["gates"].astype("float32").sel(gate="forget")
+    np.testing.assert_allclose(found["right"].sel(gate="forget"), (gates > 0.9).mean(("sample", "time")))
+
+
+@pytest.mark.parametrize(
+    "backward", [layers.GRU(5, go_backwards=True), layers.LSTM(4, go_backwards=True)], ids=["cell", "units"]
+)
+def test_directions_of_different_cells_or_sizes_are_refused(backward):
+    model = model_of(layers.Bidirectional(layers.LSTM(5), backward_layer=backward))
+    with pytest.raises(errors.UnsupportedLayerError, match="forward"):
+        trace(model, 0, X)
+
+
+def test_an_activation_at_the_address_of_a_forgotten_one_is_seen():
+    model = model_of(layers.SimpleRNN(5))
+    first = X[:, 0] @ model.get_weights()[0] + model.get_weights()[2]
+    for k in range(10):
+        model.layers[0].cell.activation = lambda z, k=k: (k % 3 + 1) * z
+        np.testing.assert_allclose(trace(model, 0, X)["h"][:, 0], (k % 3 + 1) * first, rtol=1e-4, atol=1e-6)
+        model.layers[0].cell.activation = keras.activations.tanh

@@ -409,7 +409,8 @@ def test_the_error_is_the_standard_error_over_samples():
     model, x = randomize(of(layers.SimpleRNN(UNITS), 20), size=1.0), data(5, 20, 2)
     alone = np.stack([lyapunov(model, 0, x[k : k + 1]).values for k in range(5)])
     found = lyapunov(model, 0, x)
-    np.testing.assert_allclose(found, alone.mean(0), rtol=1e-5)
+    # Matrix products of another batch size are rounded differently.
+    np.testing.assert_allclose(found, alone.mean(0), rtol=1e-3)
     np.testing.assert_allclose(found["error"], alone.std(0, ddof=1) / np.sqrt(5), rtol=1e-4)
 
 
@@ -420,6 +421,12 @@ def test_settling_leaves_the_first_timesteps_out():
         expected = numpy_lyapunov(numpy_states.simple_rnn, weights, x, settle).sum()
         assert lyapunov(model, 0, x, settle=settle).sum() == pytest.approx(expected, rel=1e-4)
     np.testing.assert_array_equal(lyapunov(model, 0, x), lyapunov(model, 0, x, settle=2))
+
+
+def test_exponents_asked_for_one_after_the_other():
+    model, x = of(layers.LSTM(UNITS), 10), data(2, 10, 2)
+    sizes = [lyapunov(model, 0, x, exponents=n).sizes["exponent"] for n in (1, 2, 5, 3, 20)]
+    assert sizes == [1, 2, 5, 3, 2 * UNITS]
 
 
 def test_in_float64(float64):
@@ -572,3 +579,11 @@ def test_what_cannot_be_measured_is_refused(case):
     for measure in (memory_horizon, lyapunov, memory_horizon):
         with pytest.raises(error, match=message):
             measure(model, "rnn", x)
+
+
+def test_what_is_not_finite_is_not_left_out_in_silence():
+    model, x = of(layers.LSTM(UNITS), 6), data(2, 6, 2)
+    x[0, 4] = np.nan
+    found = memory_horizon(model, 0, x)
+    assert found["strength"][:, -1].isnull().all()
+    assert np.isnan(found.attrs["horizon"])

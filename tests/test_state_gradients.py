@@ -847,3 +847,13 @@ def test_a_second_targets_argument_is_refused(last_step):
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(SAMPLES)
     with pytest.raises(ArgumentError, match="pass labels=None"):
         get_state_gradients(model, 0, batches, Y)
+
+
+def test_a_loss_that_knows_its_model_does_not_keep_it():
+    model = keras.Sequential([keras.Input((TIMESTEPS, INPUTS)), layers.LSTM(UNITS)])
+    get_state_gradients(model, 0, X, loss=lambda outputs, model=model: ops.sum(outputs))
+    gone = weakref.ref(model)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert gone() is None

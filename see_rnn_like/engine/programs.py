@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from see_rnn_like.engine.untouched import (
@@ -92,7 +93,7 @@ def optimizer_of(model: Any) -> Any:
 class _Programs:
     """What has been compiled for a model in its present form."""
 
-    form: Hashable
+    form: tuple[Any, ...]
     state: list[Any]
     by_request: OrderedDict[Hashable, Callable[..., Any]] = field(default_factory=OrderedDict)
     passed: set[Hashable] = field(default_factory=set)
@@ -139,7 +140,7 @@ def _compiled(model: Any, request: Request) -> Callable[..., Any]:
 _LOSS_AND_CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
 
 
-def _form(model: Any) -> Hashable:
+def _form(model: Any) -> tuple[Any, ...]:
     """What a compiled request depends on: it is dropped when any of this changes.
 
     Plain attributes of every layer are part of it (rates, flags, activations), so that changing one is seen.
@@ -165,13 +166,41 @@ def _reference(thing: Any) -> Hashable:
     return None if thing is None else weakref.ref(thing)
 
 
+_PLAIN = bool | int | float | complex | str | np.generic
+
 #: Attributes that change without changing what a layer computes.
 _PASSING = frozenset({"_called", "_self_update_uid"})
 
 
-def _plain_attributes(owner: Any) -> Hashable:
-    return tuple(
-        (name, value if isinstance(value, bool | int | float | str) else id(value))
-        for name, value in vars(owner).items()
-        if name not in _PASSING and (isinstance(value, bool | int | float | str) or callable(value))
-    )
+def _plain_attributes(owner: Any) -> tuple[Any, ...]:
+    marks = ((name, _mark(value)) for name, value in vars(owner).items() if name not in _PASSING)
+    return tuple((name, mark) for name, mark in marks if mark is not None)
+
+
+def _mark(value: Any) -> Any:
+    """What tells a number, a text, several of them, or a function from another; None for anything else."""
+    if isinstance(value, _PLAIN):
+        # NaN equals nothing, its text does.
+        return (type(value), repr(value))
+    if isinstance(value, tuple | list) and value and all(isinstance(item, _PLAIN) for item in value):
+        return (type(value), repr(value))
+    return _Same(value) if callable(value) else None
+
+
+class _Same:
+    """Equal to a mark of the very same object only; not to that of one that came to lie at its address.
+
+    The object is held weakly if it allows that: a function may know the model.
+    """
+
+    def __init__(self, value: Any) -> None:
+        try:
+            self._get: Callable[[], Any] = weakref.ref(value)
+        except TypeError:
+            self._get = lambda: value
+
+    def __eq__(self, other: object) -> bool:
+        mine = self._get()
+        return isinstance(other, _Same) and mine is not None and mine is other._get()
+
+    __hash__ = None  # type: ignore[assignment]

@@ -6,6 +6,7 @@ The layer's own loop over time does the work, within the model's own forward pas
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def local_expansion(model: Any, part: RecurrentPart, x: Any, basis: np.ndarray) 
     Raises:
         UnsupportedLayerError, ArgumentError: as `replay`.
     """
-    return programs.run(model, _ExpansionRequest(_checked([part])), x, basis)
+    return programs.run(model, _ExpansionRequest(_checked([part]), basis.shape[1]), x, basis)
 
 
 # -- requests -----------------------------------------------------------------------------------
@@ -222,11 +223,11 @@ class _StateGradientsRequest(Request):
     name = "state_gradients"
 
     def key(self) -> Hashable:
-        return (self.name, self.loss, *map(id, self.rnns))
+        return (self.name, _weak_function(self.loss), *map(id, self.rnns))
 
     def weakly(self) -> Callable[[], _StateGradientsRequest]:
-        rnns, loss = _weak(self.rnns), self.loss
-        return lambda: _StateGradientsRequest(rnns(), loss)
+        rnns, loss = _weak(self.rnns), _weak_function(self.loss)
+        return lambda: _StateGradientsRequest(rnns(), None if loss is None else loss())
 
     def compute(self, model: Any, kept: list[Any], x: Any, y: Any, sample_weight: Any) -> list[_Tensors]:
         with tf.GradientTape() as tape:
@@ -234,9 +235,10 @@ class _StateGradientsRequest(Request):
                 y_pred = forward(model, x, training=False)
             if self.loss is None:
                 value = compiled_loss(model, kept, x, y, y_pred, sample_weight, training=False)
-                value, scale = scaled(optimizer_of(model), value)
             else:
-                value, scale = tf.convert_to_tensor(self.loss(y_pred)), None
+                value = tf.reduce_sum(self.loss(y_pred))
+            # Scaled as in training: in float16 what is small would vanish on its way back.
+            value, scale = scaled(optimizer_of(model), value)
         moved = [only_run(loops, rnn) for rnn in self.rnns]
         sources = [(one.start, one.states, one.output) for one in moved]
         gradients = tape.gradient(value, sources, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -267,14 +269,15 @@ class _LastStateRequest(Request):
 @dataclass(frozen=True)
 class _ExpansionRequest(Request):
     rnns: tuple[Any, ...]
+    directions: int
     name = "expansion"
 
     def key(self) -> Hashable:
-        return (self.name, *map(id, self.rnns))
+        return (self.name, self.directions, *map(id, self.rnns))
 
     def weakly(self) -> Callable[[], _ExpansionRequest]:
-        rnns = _weak(self.rnns)
-        return lambda: _ExpansionRequest(rnns())
+        rnns, directions = _weak(self.rnns), self.directions
+        return lambda: _ExpansionRequest(rnns(), directions)
 
     def compute(self, model: Any, kept: list[Any], x: Any, basis: Any) -> tuple[Any, Any]:
         with unfolded_loops(self.rnns) as loops:
@@ -291,6 +294,13 @@ def _checked(parts: Sequence[RecurrentPart]) -> tuple[Any, ...]:
     for part in parts:
         recurrent_spec(part)
     return tuple(part.rnn for part in parts)
+
+
+def _weak_function(function: Callable[[Any], Any] | None) -> weakref.ref[Any] | None:
+    # A loss may know the model, which the cache of compiled requests must not keep alive.
+    if function is None:
+        return None
+    return weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
 
 
 def _weak(rnns: tuple[Any, ...]) -> Callable[[], tuple[Any, ...]]:

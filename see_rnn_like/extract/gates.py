@@ -11,6 +11,7 @@ import xarray as xr
 from see_rnn_like.cells import CellSpec
 from see_rnn_like.engine.recurrence import Replay, recurrent_spec, replay
 from see_rnn_like.errors import ArgumentError, UnsupportedLayerError
+from see_rnn_like.extract.arrays import to_numpy
 from see_rnn_like.extract.batches import read_batch
 from see_rnn_like.extract.layers import get_layer
 from see_rnn_like.extract.outputs import require_built
@@ -75,7 +76,18 @@ def recurrent_layer(model: Any, _id: Any) -> tuple[Any, list[RecurrentPart]]:
             f"{layer.name} is a {type(layer).__name__}; gates and states are in LSTM, GRU, SimpleRNN, "
             "RNN(cell) and Bidirectional layers"
         )
+    _require_alike(layer, parts)
     return layer, parts
+
+
+def _require_alike(layer: Any, parts: Sequence[RecurrentPart]) -> None:
+    cells = [f"{recurrent_spec(part).name} of {part.rnn.cell.state_size}" for part in parts]
+    if len(set(cells)) > 1:
+        directions = " and ".join(f"{part.direction} {cell}" for part, cell in zip(parts, cells, strict=True))
+        raise UnsupportedLayerError(
+            f"the directions of {layer.name} have different cells or states ({directions}), which do not fit "
+            "into one array"
+        )
 
 
 def by_direction(parts: Sequence[RecurrentPart], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -88,7 +100,7 @@ def by_direction(parts: Sequence[RecurrentPart], datasets: Sequence[xr.Dataset])
 
 
 def _labelled(spec: CellSpec, inside: Replay) -> xr.Dataset:
-    gates = inside.gates.numpy()
+    gates = to_numpy(inside.gates)
     return xr.Dataset(
         {"gates": (("sample", "time", "gate", "unit"), gates), **states_over_time(spec, inside.states)},
         coords={"gate": list(spec.gates), "time": np.arange(gates.shape[1])},
@@ -98,4 +110,4 @@ def _labelled(spec: CellSpec, inside: Replay) -> xr.Dataset:
 def states_over_time(spec: CellSpec, states: Sequence[Any]) -> dict[str, Any]:
     """States, or what belongs to them, as variables of a Dataset."""
     dims = ("sample", "time", "unit")
-    return {name: (dims, values.numpy()) for name, values in zip(spec.states, states, strict=True)}
+    return {name: (dims, to_numpy(values)) for name, values in zip(spec.states, states, strict=True)}

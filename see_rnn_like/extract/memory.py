@@ -15,13 +15,11 @@ from see_rnn_like.engine.recurrence import (
     recurrent_spec,
     replay,
 )
-from see_rnn_like.errors import ArgumentError
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 from see_rnn_like.extract.batches import read_batch
+from see_rnn_like.extract.fading import FADED, fading_lag
 from see_rnn_like.extract.gates import by_direction, recurrent_layer
 from see_rnn_like.models.layout import RecurrentPart
-
-#: Shares of the strength at lag 0 at which a memory counts as faded, by the name of the lag.
-FADED = {"horizon": np.exp(-1), "horizon_1pct": 0.01}
 
 
 def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int = 0) -> xr.Dataset:
@@ -52,6 +50,7 @@ def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int =
     Raises:
         UnknownLayerError, UnsupportedLayerError, CaptureError: as `trace`.
         ArgumentError: if `probes` is less than 1, or the layer is not called exactly once.
+        ArgumentTypeError: if `probes` is not a whole number.
 
     Example:
         >>> import keras, numpy as np
@@ -62,8 +61,7 @@ def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int =
         >>> bool(memory.attrs["horizon"] < 9)
         True
     """
-    if probes < 1:
-        raise ArgumentError(f"probes must be at least 1; got {probes}")
+    _require_count("probes", probes)
     layer, parts = recurrent_layer(model, _id)
     batch = read_batch(x).x
     inside = replay(model, parts, batch)
@@ -72,7 +70,7 @@ def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int =
     measured = [squared_strengths(model, parts, batch, vectors) for vectors in directions]
     by_part = zip(parts, inside, zip(*measured, strict=True), strict=True)
     memory = by_direction(parts, [_memory(part, one, list(squares)) for part, one, squares in by_part])
-    attrs = {name: float(_furthest(memory["strength"], share)) for name, share in FADED.items()}
+    attrs = {name: _furthest(memory["strength"], share) for name, share in FADED.items()}
     attrs["half_life"] = _longest(memory["half_life"].median("unit"))
     names = {"layer": layer.name, "cell": recurrent_spec(parts[0]).name, "timesteps": memory.sizes["lag"]}
     return memory.assign_attrs(names | attrs)
@@ -100,11 +98,13 @@ def lyapunov(
     Returns:
         DataArray ``(exponent,)`` in falling order, per timestep, natural logarithm, mean over samples; a
         Bidirectional layer has a leading ``direction``. The coordinate `error` is the standard error over
-        samples. −inf for directions that vanish exactly. Masked timesteps do not count.
+        samples. Masked timesteps do not count. Steps are computed in the dtype of the layer: in float32 a
+        direction that vanishes exactly reads about −16 or lower, −inf where it underflows.
 
     Raises:
         UnknownLayerError, UnsupportedLayerError, CaptureError: as `trace`.
         ArgumentError: if `exponents` is less than 1 or `settle` leaves no timestep to measure.
+        ArgumentTypeError: if `exponents` is not a whole number.
 
     Example:
         >>> import keras, numpy as np
@@ -113,8 +113,7 @@ def lyapunov(
         >>> found.sizes, bool(found[0] < 0)
         (Frozen({'exponent': 2}), True)
     """
-    if exponents < 1:
-        raise ArgumentError(f"exponents must be at least 1; got {exponents}")
+    _require_count("exponents", exponents)
     layer, parts = recurrent_layer(model, _id)
     batch = read_batch(x).x
     inside = replay(model, parts, batch)
@@ -152,7 +151,7 @@ def squared_strengths(
 
 
 def random_directions(inside: Replay, rng: np.random.Generator) -> list[np.ndarray]:
-    """A random vector ``(sample, unit)`` per state, of length √unit, in the dtype of the state."""
+    """A random vector ``(sample, unit)`` of length √unit per state."""
     vectors = [rng.standard_normal((state.shape[0], state.shape[2])) for state in inside.states]
     return [(v * np.sqrt(v.shape[1] / np.square(v).sum(1, keepdims=True))).astype("float32") for v in vectors]
 
@@ -170,17 +169,35 @@ def _over_lag(products: list[np.ndarray], alive: np.ndarray | None) -> np.ndarra
     return by_lag
 
 
+def _require_count(name: str, given: Any) -> None:
+    if isinstance(given, bool) or not isinstance(given, int | np.integer):
+        raise ArgumentTypeError(f"{name} must be a whole number; got {given!r}")
+    if given < 1:
+        raise ArgumentError(f"{name} must be at least 1; got {given}")
+
+
 def _memory(part: RecurrentPart, inside: Replay, measured: list[np.ndarray]) -> xr.Dataset:
-    squares = xr.DataArray(
-        np.stack(measured),
-        dims=("probe", "state", "sample", "lag"),
-        coords={"state": list(recurrent_spec(part).states), "lag": np.arange(measured[0].shape[-1])},
-    )
-    over = ("probe", "sample")
-    strength = squares.mean(over) ** 0.5
-    count = squares.count(over)
-    error = squares.std(over) / (count - 1).where(count > 1) ** 0.5 / (2 * strength.where(strength > 0))
-    return xr.Dataset({"strength": strength, "error": error, "half_life": _half_life(part, inside)})
+    squares = np.stack(measured)
+    probes, _, samples, lags = squares.shape
+    counted = np.ones((samples, lags), bool) if inside.alive is None else lags_of(inside.alive.numpy())
+    number = probes * counted.sum(0)
+    # What counts and is no number makes what comes of it no number; nor is it at lags that no sample has.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(counted, squares, 0).sum((0, 2)) / number
+        spread = np.where(counted, (squares - mean[:, None]) ** 2, 0).sum((0, 2)) / (number - 1)
+        strength = np.sqrt(mean)
+        error = np.sqrt(spread / number) / (2 * strength)
+    variables = {
+        "strength": (("state", "lag"), strength),
+        "error": (("state", "lag"), np.where(number > 1, error, np.nan)),
+        "half_life": _half_life(part, inside),
+    }
+    return xr.Dataset(variables, {"state": list(recurrent_spec(part).states), "lag": np.arange(lags)})
+
+
+def lags_of(alive: np.ndarray) -> np.ndarray:
+    """Which lags each sample has, ``(sample, lag)``."""
+    return np.arange(alive.shape[1]) < alive.sum(1, keepdims=True)
 
 
 def _half_life(part: RecurrentPart, inside: Replay) -> xr.DataArray:
@@ -199,17 +216,7 @@ def _half_life(part: RecurrentPart, inside: Replay) -> xr.DataArray:
 def _furthest(strength: xr.DataArray, share: float) -> float:
     """The longest lag, over states and directions, at which a strength first falls below a share."""
     curves = strength.transpose(..., "lag").values.reshape(-1, strength.sizes["lag"])
-    return max(_crossing(curve, share) for curve in curves)
-
-
-def _crossing(curve: np.ndarray, share: float) -> float:
-    below = np.flatnonzero(curve < share)
-    if not len(below):
-        return np.inf
-    lag = int(below[0])
-    with np.errstate(divide="ignore"):
-        before, after = np.log(curve[lag - 1 : lag + 1])
-    return float(lag - 1 + (before - np.log(share)) / (before - after))
+    return float(np.max([fading_lag(curve, share) for curve in curves]))
 
 
 def _longest(values: xr.DataArray) -> float:

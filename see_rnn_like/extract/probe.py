@@ -24,8 +24,9 @@ from see_rnn_like.engine.recurrence import (
 )
 from see_rnn_like.engine.train_step import Measured
 from see_rnn_like.errors import SeeRNNError
+from see_rnn_like.extract.arrays import to_numpy
 from see_rnn_like.extract.batches import Batch
-from see_rnn_like.extract.memory import random_directions, squared_strengths
+from see_rnn_like.extract.memory import lags_of, random_directions, squared_strengths
 from see_rnn_like.extract.units import gate_saturation
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey
@@ -170,8 +171,8 @@ class Probe:
             keeping=spec.keeping or "",
             **_mask(inside.alive),
         )
-        yield _Item(info, flat, gates.numpy() if self._keeps_all else None)
-        labelled = xr.Dataset({"gates": (info.dims, gates.numpy())}, {"gate": list(spec.gates)}, info.attrs)
+        yield _Item(info, flat, to_numpy(gates) if self._keeps_all else None)
+        labelled = xr.Dataset({"gates": (info.dims, to_numpy(gates))}, {"gate": list(spec.gates)}, info.attrs)
         shares = gate_saturation(labelled)
         for side in ("left", "right"):
             share = shares[side].values
@@ -181,13 +182,13 @@ class Probe:
     def _states(self, place: _Place, states: Sequence[Any], alive: Any, kind: str) -> Iterator[_Item]:
         for name, state in zip(recurrent_spec(place.part).states, states, strict=True):
             info = place.info(name, kind, _OVER_TIME, state.shape, **_mask(alive))
-            yield _Item(info, _alive(state, alive), state.numpy() if self._keeps_all else None)
+            yield _Item(info, _alive(state, alive), to_numpy(state) if self._keeps_all else None)
 
     def _norms_over_time(self, place: _Place, gradients: StateGradients) -> Iterator[_Item]:
         names = (*recurrent_spec(place.part).states, "output")
         for name, gradient in zip(names, (*gradients.states, gradients.output), strict=True):
             alive = None if gradients.alive is None else gradients.alive.numpy()
-            norms = _norm_over_samples(gradient.numpy(), alive)
+            norms = _norm_over_samples(to_numpy(gradient), alive)
             path = "without the path through later timesteps" if name == "output" else "total, through time"
             info = place.info(f"{name}_norm", "gradient", ("time",), norms.shape, path=path)
             yield _Item(info, norms if alive is None else norms[alive.any(0)], norms)
@@ -200,8 +201,7 @@ class Probe:
         measured = squared_strengths(self.model, parts, self.batch.x, self._directions)
         for place, one, squares in zip(self._places, inside, measured, strict=True):
             for name, by_sample in zip(recurrent_spec(place.part).states, squares, strict=True):
-                # Only with a mask NaN means that a sample has fewer timesteps.
-                known = np.ones(by_sample.shape, bool) if one.alive is None else ~np.isnan(by_sample)
+                known = np.ones(by_sample.shape, bool) if one.alive is None else lags_of(one.alive.numpy())
                 strength = _root_mean(by_sample, known)
                 info = place.info(f"horizon_{name}", "value", ("lag",), strength.shape)
                 yield _Item(info, strength[known.any(0)], strength)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def get_state_gradients(
         Frozen({'sample': 4, 'time': 9, 'unit': 2})
     """
     layer, parts = recurrent_layer(model, _id)
-    if loss is not None and not callable(loss):
+    if loss is not None and not (callable(loss) and isinstance(loss, Hashable)):
         raise ArgumentTypeError(f"loss must be a function of the model's outputs or None; got {loss!r}")
     batch = read_batch(x, y, sample_weight)
     if loss is None:
