@@ -182,7 +182,7 @@ def fit_height(fig: Figure, panel: float = 1.6) -> None:
 def legend_lines(fig: Figure) -> int:
     """Lines of text in the legend that `draw_panels` set below the panels."""
     names = [text.get_text() for legend in fig.legends for text in legend.get_texts()]
-    return -(-len(names) // _legend_columns(fig, names)) if names else 0
+    return -(-len(names) // legend_columns(fig, names)) if names else 0
 
 
 _ZERO_MARK: dict[str, Any] = {
@@ -213,8 +213,11 @@ def _grid(kinds: Sequence[str], columns: int) -> list[tuple[int, int]]:
 
 
 def _hues(count: int) -> list[str]:
-    if count <= len(HUES):
-        return list(HUES[:count])
+    return list(HUES[:count]) if count <= len(HUES) else ordered_hues(count)
+
+
+def ordered_hues(count: int) -> list[str]:
+    """Colours of lines whose order counts, from dark blue to green, all of them seen on white."""
     return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.05, 0.78, count))]
 
 
@@ -231,7 +234,7 @@ def _legend(fig: Figure | SubFigure, curves: Sequence[Curve], styles: Mapping[An
         [handle for _, handle in entries],
         ["entry"] * len(entries),
         loc="outside lower center",
-        ncols=_legend_columns(fig, names),
+        ncols=legend_columns(fig, names),
         frameon=False,
         fontsize="small",
     )
@@ -258,7 +261,8 @@ def _legend_entries(curves: Sequence[Curve], styles: Mapping[Any, Style]) -> lis
     return entries
 
 
-def _legend_columns(fig: Figure | SubFigure, names: Sequence[str]) -> int:
+def legend_columns(fig: Figure | SubFigure, names: Sequence[str]) -> int:
+    """Columns of a legend in small text that have room beside each other, by the longest name."""
     # A character of small text is about 0.075 inches wide, the line before it and the gap 0.55.
     width = fig.bbox.width / fig.figure.dpi if isinstance(fig, SubFigure) else fig.get_figwidth()
     longest = max((len(name) for name in names), default=1)

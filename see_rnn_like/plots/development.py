@@ -63,6 +63,7 @@ def plot_gradient_flow(
     layer: str | None = None,
     *,
     kinds: str | Sequence[str] | None = None,
+    columns: int | None = None,
     fig: Figure | SubFigure | None = None,
 ) -> tuple[Figure | SubFigure, np.ndarray]:
     """Draws how far the gradient reaches back in time, over training: ‖dL/dh_t‖ over timestep and step.
@@ -87,13 +88,14 @@ def plot_gradient_flow(
         layer: path of one layer; None for all that have state gradients, in a run without any of those
             for all that have gradients of an output over time.
         kinds: only these of ``"h"``, ``"c"``, ``"output"``; None for all.
+        columns: panels per row at most; None for a row per layer and direction.
         fig: figure to draw into, best one with ``layout="constrained"``; None for a new one.
 
     Returns:
         The figure and its axes ``(panel,)``, row by row.
 
     Raises:
-        ArgumentError: if no gradient over time was recorded, or for an unknown kind.
+        ArgumentError: if no gradient over time was recorded, for an unknown kind, or `columns` < 1.
         ArgumentTypeError: if `run` is no run.
         UnknownLayerError: if `layer` is none of those with gradients over time.
 
@@ -106,13 +108,11 @@ def plot_gradient_flow(
     """
     require_history(run)
     flows = _flows(run, layer, kinds)
-    rows = list(dict.fromkeys(flow.owner for flow in flows))
-    columns = [kind for kind in _NAMES if any(flow.kind == kind for flow in flows)]
+    cells = _flow_cells(flows, columns)
+    rows, wide = (1 + max(places) for places in zip(*cells, strict=True))
     if fig is None:
-        size = (max(7.0, 1 + 3.3 * len(columns)), 0.9 + 1.75 * len(rows))
-        fig = plt.figure(figsize=size, layout="constrained")
-    grid = fig.add_gridspec(len(rows), len(columns))
-    cells = [(rows.index(flow.owner), columns.index(flow.kind)) for flow in flows]
+        fig = plt.figure(figsize=(max(7.0, 1 + 3.3 * wide), 0.9 + 1.75 * rows), layout="constrained")
+    grid = fig.add_gridspec(rows, wide)
     axes = np.array([fig.add_subplot(grid[cell]) for cell in cells], dtype=object)
     for name in dict.fromkeys(flow.layer for flow in flows):
         own = [(ax, flow) for ax, flow in zip(axes, flows, strict=True) if flow.layer == name]
@@ -305,6 +305,21 @@ def _flows(run: History, layer: str | None, kinds: str | Sequence[str] | None) -
         )
     names = list(dict.fromkeys(owners.values()))
     return sorted(flows, key=lambda flow: (names.index(flow.owner), list(_NAMES).index(flow.kind)))
+
+
+def _flow_cells(flows: Sequence[_Flow], columns: int | None) -> list[tuple[int, int]]:
+    """Rows and columns of panels: those of an owner beside each other, on as many lines as they need."""
+    if columns is not None and columns < 1:
+        raise ArgumentError(f"columns must be at least 1; got {columns}")
+    owners = list(dict.fromkeys(flow.owner for flow in flows))
+    kinds = [kind for kind in _NAMES if any(flow.kind == kind for flow in flows)]
+    columns = min(columns or len(kinds), len(kinds))
+    lines = -(-len(kinds) // columns)
+    places = [divmod(kinds.index(flow.kind), columns) for flow in flows]
+    return [
+        (owners.index(flow.owner) * lines + line, column)
+        for flow, (line, column) in zip(flows, places, strict=True)
+    ]
 
 
 def _flow_keys(run: History) -> list[TensorKey]:

@@ -1,7 +1,7 @@
 """Pictures of what happens inside a recurrent layer: gates, their saturation, memory, spectrum.
 
-Every function takes a Dataset of the one-shot functions and returns ``(figure, axes)``. None of them
-shows or saves anything.
+Every function takes a Dataset of the one-shot functions, two of them a recorded run as well, and returns
+``(figure, axes)``. None of them shows or saves anything.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import cycle, product
-from typing import Any
+from typing import Any, overload
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,19 +24,33 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
+from see_rnn_like.extract.fading import FADED, fading_lag
 from see_rnn_like.extract.units import CANDIDATE_LIMITS, GATE_LIMITS, gate_saturation
+from see_rnn_like.history import History
 from see_rnn_like.plots.colors import bad_visible
-from see_rnn_like.plots.curves import DASHES, HUES, Curve, draw_line, mark_zeros, short_name
+from see_rnn_like.plots.curves import (
+    DASHES,
+    HUES,
+    Curve,
+    draw_line,
+    legend_columns,
+    mark_zeros,
+    ordered_hues,
+    short_name,
+)
 from see_rnn_like.plots.drawings import Heatmaps
 from see_rnn_like.plots.figure import LEGIBLE, add_title, nonfinite_note
 from see_rnn_like.plots.grid import whole_locator
+from see_rnn_like.plots.probed import saturation_at, strength_over_training
 from see_rnn_like.plots.steps import literal, mark_bad_steps, power_text
 from see_rnn_like.stats import number_arrays
 
 __all__ = ["plot_gates", "plot_horizon", "plot_saturation", "plot_spectrum"]
 
-#: Shares of the influence at lag 0 at which a horizon is read off, with their names in `attrs`.
-_LEVELS = {"horizon": ("1/e", np.exp(-1)), "horizon_1pct": ("1%", 0.01)}
+#: How the levels are called at which a horizon is read off.
+_LEVELS = {"horizon": "1/e", "horizon_1pct": "1%"}
+#: So many steps of a run are drawn at most: more lines than these cannot be told apart.
+_MOST_STEPS = 5
 
 #: Influences below this are not drawn: they would squeeze what matters into the top of the axis.
 _FAINT = 1e-6
@@ -105,7 +119,12 @@ def plot_gates(
 
 
 def plot_saturation(
-    traced: xr.Dataset, *, fig: Figure | SubFigure | None = None
+    traced: xr.Dataset | History,
+    *,
+    layer: str | None = None,
+    step: int | None = None,
+    columns: int | None = None,
+    fig: Figure | SubFigure | None = None,
 ) -> tuple[Figure | SubFigure, np.ndarray]:
     """Draws how often each unit's gates are stuck at an end of their range: a dot per unit.
 
@@ -117,17 +136,20 @@ def plot_saturation(
     drawn with the limits −0.9 and 0.9. The text in each panel tells the limits and the means over units.
 
     Args:
-        traced: the result of `trace` or of `gate_saturation`. Of a run, put the recorded shares of one step
-            together: ``xr.Dataset({"left": run[left].sel(step=9), "right": run[right].sel(step=9)},
-            attrs={"gating": ["input", "forget", "output"]})``.
+        traced: the result of `trace` or of `gate_saturation`, or a run that recorded the gates.
+        layer: path of the layer, if the run has several.
+        step: recorded step of the run; None for the last one.
+        columns: panels per row at most; None for a row per direction.
         fig: figure to draw into, best one with ``layout="constrained"``; None for a new one.
 
     Returns:
         The figure and its axes ``(direction, gate)``; a layer without directions has one.
 
     Raises:
-        ArgumentError: if it is neither of the two, or an empty one.
-        ArgumentTypeError: if it is no Dataset.
+        ArgumentError: if it is none of the three, or an empty one; if `columns` < 1, the run has no such
+            step, or `layer` or `step` is given without a run.
+        ArgumentTypeError: if it is neither a Dataset nor a run.
+        UnknownLayerError: if the run has nothing of this layer.
 
     Example:
         >>> import numpy as np, xarray as xr
@@ -138,31 +160,47 @@ def plot_saturation(
         >>> axes[0, 1].get_title()
         'reset'
     """
+    if isinstance(traced, History):
+        traced = saturation_at(traced, layer, step)
+    elif layer is not None or step is not None:
+        raise ArgumentError("layer= and step= pick what to draw of a run; this is a Dataset of one layer")
     shares = _saturation(traced)
     left, right = (
         _variable(shares, side, ("gate", "unit"), "gate_saturation()") for side in ("left", "right")
     )
     gating = _gating(traced)
-    rows, columns = left.sizes["direction"], left.sizes["gate"]
-    fig = _figure(fig, (max(4.6, 0.6 + 2.2 * columns), 0.85 + 2.2 * rows))
-    axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for row, column in product(range(rows), range(columns)):
+    rows, gates = left.sizes["direction"], left.sizes["gate"]
+    axes, fig = _panels_of_gates(rows, gates, columns, fig)
+    for row, column in product(range(rows), range(gates)):
         ax, place = axes[row, column], {"direction": row, "gate": column}
         gate = str(left["gate"].values[column])
         limits = GATE_LIMITS if gate in gating else CANDIDATE_LIMITS
         _draw_saturation(ax, left.isel(place).values, right.isel(place).values, HUES[row % len(HUES)], limits)
         kind = "" if gate in gating else " (candidate)"
         ax.set_title(_panel_name(left["direction"].values[row], gate) + kind, fontsize="medium")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("left-saturated")
-    for ax in axes[-1]:
-        ax.set_xlabel("right-saturated")
     note = "" if gating else "this cell has no gates from 0 to 1, only candidates from −1 to 1"
-    _add_title(fig, traced, "share of timesteps at which a unit is saturated", note)
+    notes = [_when(traced), note]
+    _add_title(fig, traced, "share of timesteps at which a unit is saturated", "\n".join(filter(None, notes)))
     return fig, axes
 
 
-def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure | SubFigure, Axes]:
+@overload
+def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure | SubFigure, Axes]: ...
+
+
+@overload
+def plot_horizon(
+    horizon: History, *, layer: str | None = None, fig: Figure | SubFigure | None = None
+) -> tuple[Figure | SubFigure, np.ndarray]: ...
+
+
+def plot_horizon(
+    horizon: xr.Dataset | History,
+    *,
+    layer: str | None = None,
+    ax: Axes | None = None,
+    fig: Figure | SubFigure | None = None,
+) -> tuple[Figure | SubFigure, Any]:
     """Draws how strongly the last state depends on earlier ones: influence over lag, logarithmic.
 
     One line per state and direction with a band of one standard error, relative to lag 0. Where the
@@ -172,16 +210,24 @@ def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure
     which everything is below 1%. A NaN or Inf is a gap with a red mark on the top edge, an influence of
     exactly 0 a hollow mark on the bottom edge.
 
+    Of a run, a panel per direction and state of one layer, with a line per step, in colours from dark to
+    bright: the first, the last, and at most three in between. Dots mark where a line falls below 1/e and
+    1%; the title of the panel tells these lags for the first and the last step.
+
     Args:
-        horizon: the result of `memory_horizon`.
-        ax: axes to draw into; None for a new figure.
+        horizon: the result of `memory_horizon`, or a run that recorded the horizon.
+        layer: path of the layer, if the run has several.
+        ax: axes to draw the result of `memory_horizon` into; None for a new figure.
+        fig: figure to draw a run into, best one with ``layout="constrained"``; None for a new one.
 
     Returns:
-        The figure and the axes.
+        The figure and the axes; of a run its axes ``(panel,)``, below each other.
 
     Raises:
-        ArgumentError: if it is something else, or empty.
-        ArgumentTypeError: if it is no Dataset.
+        ArgumentError: if it is something else, or empty; if `layer` or `fig` is given without a run, or `ax`
+            with one.
+        ArgumentTypeError: if it is neither a Dataset nor a run.
+        UnknownLayerError: if the run has nothing of this layer.
 
     Example:
         >>> import numpy as np, xarray as xr
@@ -195,9 +241,17 @@ def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure
         >>> ax.get_legend().get_title().get_text().splitlines()[-1]
         'uses 4.48 of 100 steps (to 1/e), 20.6 of 100 (to 1%)'
     """
+    if isinstance(horizon, History):
+        if ax is not None:
+            raise ArgumentError("ax= is one panel and a run has one per state: give fig=")
+        return _draw_horizons(strength_over_training(horizon, layer), fig)
+    if layer is not None or fig is not None:
+        raise ArgumentError("layer= and fig= are for a run; this is a Dataset of one layer: give ax=")
     strength, error = (
         _variable(horizon, name, ("state", "lag"), "memory_horizon()") for name in ("strength", "error")
     )
+    strength = _known_lags(strength)
+    error = error.isel(lag=slice(strength.sizes["lag"]))
     half_life = _variable(horizon, "half_life", ("unit",), "memory_horizon()")
     missing = [name for name in (*_LEVELS, "timesteps") if name not in horizon.attrs]
     if missing:
@@ -213,8 +267,9 @@ def plot_horizon(horizon: xr.Dataset, *, ax: Axes | None = None) -> tuple[Figure
     for kept, dashes in zip(half_life, cycle(DASHES[1:]), strict=False):
         _draw_half_life(ax, lags, kept, dashes)
     mark_bad_steps(ax, sorted({int(lag) for curve in curves for lag in curve.steps[curve.bad > 0]}))
-    for name, (text, level) in _LEVELS.items():
-        _mark_level(ax, float(horizon.attrs[name]), level, text)
+    for name, level in FADED.items():
+        _draw_level(ax, level, _LEVELS[name])
+        _mark_level(ax, float(horizon.attrs[name]), level)
     heading = _heading(horizon, "memory") + "\n" + _uses(horizon)
     # A heading of the legend, so that neither lies on the other.
     ax.legend(
@@ -321,6 +376,12 @@ def _gating(given: xr.Dataset) -> list[str]:
     return list(given.attrs["gating"])
 
 
+def _when(given: xr.Dataset | xr.DataArray) -> str:
+    """Step and batch of what a run recorded; empty for what was computed just now."""
+    step = f"step {given.attrs['step']}" if "step" in given.attrs else ""
+    return ", ".join(filter(None, [step, literal(given.attrs.get("from", ""))]))
+
+
 def _saturation(given: Any) -> xr.Dataset:
     if not (isinstance(given, xr.Dataset) and "gates" in given):
         return given
@@ -361,13 +422,13 @@ def _figure(fig: Figure | SubFigure | None, size: tuple[float, float]) -> Figure
     return plt.figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.08))
 
 
-def _heading(given: xr.Dataset, text: str) -> str:
+def _heading(given: xr.Dataset | xr.DataArray, text: str) -> str:
     layer, cell = (str(given.attrs.get(name, "")) for name in ("layer", "cell"))
     who = literal(" ".join(filter(None, [short_name(layer), cell and f"({cell})"])))
     return ": ".join(filter(None, [who, text]))
 
 
-def _add_title(fig: Any, given: xr.Dataset, text: str, note: str) -> None:
+def _add_title(fig: Any, given: xr.Dataset | xr.DataArray, text: str, note: str) -> None:
     add_title(fig, "\n".join(filter(None, [_heading(given, text), note])), _TITLE)
 
 
@@ -443,6 +504,27 @@ def _masked_note(traced: xr.Dataset, gates: xr.DataArray, samples: Any) -> str:
 # ---------------------------------------------------------------------------- saturation
 
 
+def _panels_of_gates(
+    rows: int, gates: int, columns: int | None, fig: Figure | SubFigure | None
+) -> tuple[np.ndarray, Figure | SubFigure]:
+    """Axes ``(direction, gate)``, each direction on as many lines as its gates need, named at the edges."""
+    if columns is not None and columns < 1:
+        raise ArgumentError(f"columns must be at least 1; got {columns}")
+    columns = min(columns or gates, gates)
+    lines = -(-gates // columns)
+    fig = _figure(fig, (max(4.6, 0.6 + 2.2 * columns), 0.85 + 2.2 * rows * lines))
+    grid = fig.subplots(rows * lines, columns, sharex=True, sharey=True, squeeze=False)
+    for ax in grid[:, 0]:
+        ax.set_ylabel("left-saturated")
+    by_direction = grid.reshape(rows, lines * columns)
+    for ax in by_direction[:, gates:].flat:
+        ax.remove()
+    for ax in by_direction[-1, max(gates - columns, 0) : gates]:
+        ax.set_xlabel("right-saturated")
+        ax.tick_params(labelbottom=True)
+    return by_direction[:, :gates], fig
+
+
 def _draw_saturation(
     ax: Axes, left: np.ndarray, right: np.ndarray, hue: str, limits: tuple[float, float]
 ) -> None:
@@ -491,7 +573,7 @@ def _prepare_horizon(ax: Axes, lags: np.ndarray, strength: np.ndarray) -> None:
     ax.set_yscale("log", nonpositive="mask")
     ax.set_ylim(low / (high / low) ** 0.04, high * (high / low) ** 0.06)
     ax.yaxis.set_major_formatter(FuncFormatter(power_text))
-    strong = np.flatnonzero((strength >= _LEVELS["horizon_1pct"][1]).any((0, 1)))
+    strong = np.flatnonzero((strength >= FADED["horizon_1pct"]).reshape(-1, len(lags)).any(0))
     reach = _BEYOND * (lags[strong[-1]] + 1) if strong.size else lags[-1]
     last = float(min(lags[-1], reach)) or 1.0
     ax.set_xlim(0, last)
@@ -520,15 +602,95 @@ def _draw_half_life(ax: Axes, lags: np.ndarray, half_life: xr.DataArray, dashes:
     ax.plot(lags, left, color=_GREY, linestyle=dashes, linewidth=1.4, label=label)
 
 
-def _mark_level(ax: Axes, lag: float, level: float, name: str) -> None:
+def _draw_level(ax: Axes, level: float, name: str) -> None:
     ax.axhline(level, color=_GREY, linewidth=0.8, zorder=1)
     edge = ax.get_yaxis_transform()
     ax.annotate(
         name, (1, level), (4, 0), xycoords=edge, textcoords="offset points", va="center", color="#555555"
     )
+
+
+def _mark_level(ax: Axes, lag: float, level: float) -> None:
     if np.isfinite(lag):
         ax.plot(lag, level, marker="o", markersize=6, color="black", markerfacecolor="white", zorder=5)
         ax.annotate(f"{lag:.3g}", (lag, level), (5, 5), textcoords="offset points", zorder=6, **LEGIBLE)
+
+
+def _known_lags(strength: xr.DataArray) -> xr.DataArray:
+    """Without the last lags where no sample is so long: there everything is NaN, and else nothing is."""
+    known = np.flatnonzero(strength.notnull().any([dim for dim in strength.dims if dim != "lag"]))
+    reached = strength.isel(lag=slice(1 + known[-1] if known.size else 0))
+    return reached if reached.sizes["lag"] > 1 and np.isfinite(reached.values).all() else strength
+
+
+def _draw_horizons(recorded: xr.DataArray, fig: Figure | SubFigure | None) -> tuple[Any, np.ndarray]:
+    """Draws the influences that a run recorded; see `plot_horizon`."""
+    strength = _variable(recorded.to_dataset(), "strength", ("state", "step", "lag"), "a run")
+    strength = _some_steps(_known_lags(strength))
+    names = list(product(strength["direction"].values, strength["state"].values))
+    fig = _figure(fig, (7, 1.1 + 2.3 * len(names)))
+    axes = fig.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, (direction, state) in zip(axes, names, strict=True):
+        panel = strength.sel(direction=direction, state=state)
+        _prepare_horizon(ax, strength["lag"].values, strength.values)
+        _draw_steps(ax, panel)
+        ax.set_title(f"{_panel_name(direction, state)}: {_reach(panel)}", loc="left", fontsize="small")
+        ax.set_ylabel("influence")
+    for ax in axes[:-1]:
+        ax.set_xlabel("")
+    shown: dict[str, Any] = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    lines = -(-len(shown) // legend_columns(fig, list(shown)))
+    columns = -(-len(shown) // lines)
+    fig.legend(
+        shown.values(), shown, loc="outside lower center", ncols=columns, frameon=False, fontsize="small"
+    )
+    ends = " → ".join(dict.fromkeys(str(strength["step"].values[end]) for end in (0, -1)))
+    _add_title(
+        fig,
+        strength,
+        "influence on the last state, relative to lag 0",
+        f"lags at step {ends}, {_when(strength)}".rstrip(", "),
+    )
+    return fig, axes
+
+
+def _some_steps(strength: xr.DataArray) -> xr.DataArray:
+    """The first step, the last, and some in between."""
+    count = strength.sizes["step"]
+    return strength.isel(step=np.linspace(0, count - 1, min(count, _MOST_STEPS)).round().astype("int64"))
+
+
+def _draw_steps(ax: Axes, panel: xr.DataArray) -> None:
+    """Draws one line ``(step, lag)`` per step, with dots where it falls below 1/e and 1%."""
+    for name, level in FADED.items():
+        _draw_level(ax, level, _LEVELS[name])
+    lags, levels = panel["lag"].values, list(FADED.values())
+    for values, hue in zip(panel, ordered_hues(len(panel)), strict=True):
+        bad = (~np.isfinite(values.values)).astype("int64")
+        curve = Curve(f"step {values['step'].item()}", None, lags, values.values.astype("float64"), bad)
+        draw_line(ax, curve, hue)
+        mark_zeros(ax, curve, hue)
+        reached = [fading_lag(curve.values, level) for level in levels]
+        ax.plot(reached, levels, marker="o", markersize=4, color=hue, linestyle="none", zorder=5)
+    mark_bad_steps(ax, lags[~np.isfinite(panel.values).all(0)])
+
+
+def _reach(panel: xr.DataArray) -> str:
+    """How far back it reaches at the first step and at the last: ``1/e at 2.1 → 3.4, 1% at 20 → > 59``."""
+    ends = panel.values[list(dict.fromkeys([0, len(panel) - 1]))]
+    texts = {
+        name: " → ".join(_lag_text(fading_lag(values, level), len(values)) for values in ends)
+        for name, level in FADED.items()
+    }
+    return ", ".join(f"{_LEVELS[name]} at {text}" for name, text in texts.items())
+
+
+def _lag_text(lag: float, lags: int) -> str:
+    if np.isnan(lag):
+        return "NaN"
+    return f"{lag:.3g}" if np.isfinite(lag) else f"> {lags - 1}"
 
 
 def _uses(horizon: xr.Dataset) -> str:
