@@ -143,28 +143,26 @@ def _recording(
 def _unfolding(
     rnn: Any, inner_loop: Callable[..., Any], sequences: Any, initial: Any, mask: Any, training: bool
 ) -> tuple[Any, Any]:
-    spec = cell_spec(rnn.cell)
     start = [tf.convert_to_tensor(state) for state in tf.nest.flatten(initial)]
-    with _cell_called(rnn, _telling(rnn.cell, spec)), replaced(rnn, "return_sequences", True):
-        last, told, ends = inner_loop(sequences, initial, mask, training=training)
-    sizes = [state.shape[-1] for state in start]
-    *series, gates = tf.split(told, [*sizes, told.shape[-1] - sum(sizes)], axis=-1)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_cell_called(rnn, _telling(rnn.cell, cell_spec(rnn.cell))))
+        stack.enter_context(replaced(rnn, "return_sequences", True))
+        # Written out, Keras's loop takes cells with a single output only.
+        stack.enter_context(replaced(rnn, "unroll", False))
+        last, (series, gates), ends = inner_loop(sequences, initial, mask, training=training)
     inputs, alive = _as_processed(rnn, sequences, mask)
     states = [carried(one, first, alive) for one, first in zip(series, start, strict=True)]
-    gates = tf.reshape(gates, (*tf.unstack(tf.shape(gates)[:2]), len(spec.gates), -1))
-    unfolded = Unfolded(rnn, inputs, alive, start, states, gates)
-    return (last[..., : sizes[0]], series[0], ends), unfolded
+    return (last[0][0], series[0], ends), Unfolded(rnn, inputs, alive, start, states, gates)
 
 
 def _telling(cell: Any, spec: CellSpec) -> Callable[..., Any]:
-    """A call for a cell, by its spec, whose output is all new states and all gates side by side."""
+    """A call for a cell, by its spec, whose output is all new states and all gates."""
 
     def told(inputs: Any, states: Any, *_: Any, **__: Any) -> Any:
         before = tuple(tf.nest.flatten(states))
         gates = spec.activate(cell, inputs, before[0])
-        new = spec.advance(cell, gates, before)
-        flat = tf.reshape(gates, (-1, gates.shape[-2] * gates.shape[-1]))
-        return tf.concat([*new, flat], axis=-1), tf.nest.pack_sequence_as(states, list(new))
+        new = list(spec.advance(cell, gates, before))
+        return (new, gates), tf.nest.pack_sequence_as(states, new)
 
     return told
 
