@@ -62,9 +62,10 @@ def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
     gates = traced["gates"]
     gating = gates["gate"].isin(traced.attrs["gating"])
     low, high = (xr.where(gating, *limits) for limits in zip(GATE_LIMITS, CANDIDATE_LIMITS, strict=True))
-    alive = gates.notnull()
     over = ("sample", "time")
-    left, right = (beyond.where(alive).mean(over) for beyond in (gates < low, gates > high))
+    # Comparisons with NaN are false: masked timesteps are on neither side, and not among those counted.
+    counted = gates.count(over)
+    left, right = (beyond.sum(over) / counted.where(counted > 0) for beyond in (gates < low, gates > high))
     return xr.Dataset({"left": left, "right": right}, attrs=traced.attrs)
 
 
