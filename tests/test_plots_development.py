@@ -242,6 +242,33 @@ def test_layer_and_kinds_pick_panels():
     assert len(plot_gradient_flow(run, kinds=["h", "output"])[1]) == 4
 
 
+@pytest.mark.parametrize(
+    ("columns", "places"),
+    [
+        (1, [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]),
+        (2, [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (3, 0)]),
+        (9, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]),
+        (None, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]),
+    ],
+)
+def test_flow_panels_wrap_after_the_given_number_of_columns(columns, places):
+    run = norms_run(lstm_flow() | lstm_flow(direction="backward"))
+    fig, axes = plot_gradient_flow(run, columns=columns)
+    found = [ax.get_subplotspec() for ax in axes]
+    assert [(place.rowspan.start, place.colspan.start) for place in found] == places
+    assert [name.split("\n")[0] for name in titles(axes)] == [
+        *("lstm/forward · dL/dh", "dL/dc", "dL/d(output)"),
+        *("lstm/backward · dL/dh", "dL/dc", "dL/d(output)"),
+    ]
+    assert len({mesh_of(ax).norm for ax in axes}) == 1
+    assert overlap(fig) == []
+
+
+def test_flow_columns_are_at_least_one():
+    with pytest.raises(ArgumentError, match="columns must be at least 1; got 0"):
+        plot_gradient_flow(norms_run(lstm_flow()), columns=0)
+
+
 def test_norm_of_recorded_output_gradients_is_an_independent_computation_and_named_so():
     rng = np.random.default_rng(0)
     gradients = {0: rng.normal(size=(5, 4, 3)), 10: rng.normal(size=(2, 4, 3))}

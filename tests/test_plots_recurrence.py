@@ -10,10 +10,16 @@ import xarray as xr
 from figures import nothing_is_cut_off, shows, tidy, unchanged  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_probe import probed_run
+from made_up_run import empty_run, lstm_run
 from matplotlib.patches import Circle
 
-from see_rnn_like.errors import ArgumentError, ArgumentTypeError
+from see_rnn_like import stats
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError, UnknownLayerError
+from see_rnn_like.extract.fading import fading_lag
 from see_rnn_like.extract.units import gate_saturation
+from see_rnn_like.history import Snapshot, TensorInfo
+from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.colors import BAD_CELL
 from see_rnn_like.plots.curves import HUES
 from see_rnn_like.plots.recurrence import plot_gates, plot_horizon, plot_saturation, plot_spectrum
@@ -711,3 +717,195 @@ def test_a_kernel_with_nan_is_counted_and_does_not_hide_the_others():
     assert "NaN" not in axes[0, 1, 0].get_title()
     assert np.isfinite(axes[0, 0, 0].get_xlim()).all()
     assert nothing_is_cut_off(fig)
+
+
+# ---------------------------------------------------------------------------- of a run
+
+
+@pytest.fixture(scope="module")
+def lstm_probe():
+    return probed_run({"lstm": ("LSTM", ["forward"])})
+
+
+@pytest.fixture(scope="module")
+def two_layers():
+    return probed_run({"gru": ("GRU", DIRECTIONS), "rnn": ("SimpleRNN", ["backward"])})
+
+
+@pytest.mark.parametrize(("step", "number"), [(None, 2), (0, 0), (10, 1)])
+def test_saturation_of_a_run_is_that_of_its_step(lstm_probe, step, number):
+    fig, axes = plot_saturation(lstm_probe, step=step)
+    for ax in axes[0]:
+        np.testing.assert_allclose(
+            dots(ax), [[0.02 * number, 0.02 * number + 0.2]] * 3 + [[1, 0]], rtol=1e-6, atol=1e-7
+        )
+    assert [ax.get_title() for ax in axes[0]] == ["input", "forget", "cell (candidate)", "output"]
+    assert fig._suptitle.get_text().splitlines() == [
+        f"lstm: step {10 * number}, probe batch",
+        "share of timesteps at which a unit is saturated",
+    ]
+
+
+def test_saturation_of_a_run_is_what_put_together_by_hand_gives(two_layers):
+    sides = {
+        side: xr.concat(
+            [
+                two_layers[f"gru/{way}/saturation_{side}:value"].sel(step=10).rename(None)
+                for way in DIRECTIONS
+            ],
+            xr.DataArray(DIRECTIONS, dims="direction", name="direction"),
+        )
+        for side in ("left", "right")
+    }
+    by_hand = xr.Dataset(sides, attrs={"gating": ["update", "reset"]})
+    pictures = [plot_saturation(by_hand)[1], plot_saturation(two_layers, layer="gru", step=10)[1]]
+    for one, other in zip(*map(np.ravel, pictures), strict=True):
+        np.testing.assert_array_equal(dots(one), dots(other))
+        assert one.get_title() == other.get_title()
+
+
+def test_a_layer_that_only_runs_backwards_is_told_so(two_layers):
+    _, axes = plot_saturation(two_layers, layer="rnn")
+    assert axes[0, 0].get_title() == "backward · hidden (candidate)"
+    _, axes = plot_horizon(two_layers, layer="rnn")
+    assert axes[0].get_title(loc="left").startswith("backward · h: ")
+
+
+@pytest.mark.parametrize(("columns", "shape"), [(1, (6, 1)), (2, (4, 2)), (9, (2, 3)), (None, (2, 3))])
+def test_panels_of_gates_wrap_after_the_given_number_of_columns(two_layers, columns, shape):
+    fig, axes = plot_saturation(two_layers, layer="gru", columns=columns)
+    assert axes.shape == (2, 3)
+    assert len(fig.axes) == 6
+    assert axes[0, 0].get_gridspec().get_geometry() == shape
+    places = [ax.get_subplotspec() for ax in axes.flat]
+    assert [(p.rowspan.start, p.colspan.start) for p in places] == [
+        (way * (shape[0] // 2) + gate // shape[1], gate % shape[1]) for way in range(2) for gate in range(3)
+    ]
+    for column in range(shape[1]):
+        lowest = [ax for ax, p in zip(axes.flat, places, strict=True) if p.colspan.start == column][-1]
+        assert lowest.get_xlabel() == "right-saturated"
+        assert all(tick.label1.get_visible() for tick in lowest.xaxis.get_major_ticks())
+    assert nothing_is_cut_off(fig)
+
+
+def test_columns_are_at_least_one():
+    with pytest.raises(ArgumentError, match="columns must be at least 1; got 0"):
+        plot_saturation(trace_of(), columns=0)
+
+
+@pytest.mark.parametrize("plot", [plot_saturation, plot_horizon])
+def test_which_layer_of_a_run_must_be_clear(plot, two_layers):
+    with pytest.raises(ArgumentError, match="several layers were recorded, gru, rnn: pick one with layer="):
+        plot(two_layers)
+    with pytest.raises(UnknownLayerError, match=r"no layer matches 'lstm'; layers .* are: gru, rnn"):
+        plot(two_layers, layer="lstm")
+    with pytest.raises(ArgumentError, match=r"nothing to draw: record with RNNMonitor\(capture=\("):
+        plot(lstm_run([0], ["lstm"], roles=["kernel"]))
+
+
+def test_a_step_that_was_not_recorded_is_told_with_those_that_were(lstm_probe):
+    with pytest.raises(ArgumentError, match="step 7 was not recorded; recorded are 0, 10, 20"):
+        plot_saturation(lstm_probe, step=7)
+
+
+def test_what_picks_from_a_run_is_refused_for_a_dataset_and_the_other_way_round(lstm_probe):
+    for picked in ({"layer": "lstm"}, {"step": 0}):
+        with pytest.raises(ArgumentError, match="pick what to draw of a run"):
+            plot_saturation(trace_of(), **picked)
+    fig = plt.figure()
+    for picked in ({"layer": "lstm"}, {"fig": fig}):
+        with pytest.raises(ArgumentError, match="are for a run"):
+            plot_horizon(horizon_of(), **picked)
+    with pytest.raises(ArgumentError, match="a run has one per state: give fig="):
+        plot_horizon(lstm_probe, ax=fig.subplots())
+
+
+def test_horizons_of_a_run_are_a_line_per_step_in_a_panel_per_state(lstm_probe):
+    fig, axes = plot_horizon(lstm_probe)
+    assert len(axes) == 2
+    for ax, base in zip(axes, (0.5, 0.6), strict=True):
+        hues = []
+        for number in range(3):
+            line = line_of(ax, f"step {10 * number}")
+            np.testing.assert_allclose(line.get_ydata(), (base + 0.02 * number) ** np.arange(12), rtol=1e-5)
+            hues.append(line.get_color())
+        # From dark to bright.
+        assert sorted(hues, key=lambda hue: sum(plt.matplotlib.colors.to_rgb(hue))) == hues
+        lags = [np.log(level) / np.log(base + 0.04 * end) for level in (np.exp(-1), 0.01) for end in (0, 1)]
+        name = {0.5: "h", 0.6: "c"}[base]
+        assert ax.get_title(loc="left") == (
+            f"{name}: 1/e at {lags[0]:.3g} → {lags[1]:.3g}, 1% at {lags[2]:.3g} → {lags[3]:.3g}"
+        )
+        marked = [line.get_xdata() for line in ax.lines if line.get_linestyle() == "None"]
+        np.testing.assert_allclose(marked[0], [lags[0], lags[2]], rtol=1e-4)
+        assert ax.get_yscale() == "log"
+    assert [ax.get_xlabel() for ax in axes] == ["", "lag (timesteps before the last)"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["step 0", "step 10", "step 20"]
+    assert fig._suptitle.get_text().splitlines() == [
+        "lstm: step 0 → 20, probe batch",
+        "influence on the last state, relative to lag 0",
+    ]
+    assert nothing_is_cut_off(fig)
+
+
+@pytest.mark.parametrize(
+    ("count", "drawn"), [(1, [0]), (2, [0, 1]), (5, [0, 1, 2, 3, 4]), (60, [0, 15, 30, 44, 59])]
+)
+def test_of_many_steps_five_are_drawn_the_first_and_the_last_among_them(count, drawn):
+    run = probed_run({"gru": ("GRU", ["forward"])}, steps=range(count), length=4)
+    fig, _ = plot_horizon(run)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [f"step {step}" for step in drawn]
+
+
+def horizon_run(strengths):
+    """A run of one GRU whose influence over lag at steps 0, 1, … is given."""
+    run = empty_run()
+    key = TensorKey("gru", "forward", "horizon_h", "value")
+    run.declare([TensorInfo(key, ("lag",), (len(strengths[0]),), {}, {"from": "probe batch"})])
+    for step, values in enumerate(strengths):
+        array = np.asarray(values, "float32")
+        run.append(Snapshot(step, 0, 0.0, 0.0, {key: stats.moments(array)}, {}, {key: array}))
+    return run
+
+
+def test_lags_that_no_sample_has_are_no_nan():
+    _, (ax,) = plot_horizon(horizon_run([[1, 0.5, 0.2, np.nan], [1, 0.9, 0.8, np.nan]]))
+    assert ax.get_xlim() == (0, 2)
+    assert ax.get_title(loc="left") == "h: 1/e at 1.33 → > 2, 1% at > 2 → > 2"
+    assert "NaN or Inf" not in [line.get_label() for line in ax.lines]
+
+
+def test_a_masked_horizon_ends_where_the_longest_sample_does():
+    horizon = horizon_of("GRU", steps=20)
+    horizon["strength"][:, 15:] = np.nan
+    horizon["error"][:, 15:] = np.nan
+    _, ax = plot_horizon(horizon)
+    assert ax.get_xlim() == (0, 14)
+    assert "NaN or Inf" not in [line.get_label() for line in ax.lines]
+
+
+@pytest.mark.parametrize(
+    ("second", "bad", "title"),
+    [
+        ([1, np.nan, np.nan, np.nan], [1, 2, 3], "1/e at 1.33 → NaN, 1% at > 3 → NaN"),
+        ([1, 30, np.inf, np.nan], [2, 3], "1/e at 1.33 → > 3, 1% at > 3 → > 3"),
+    ],
+)
+def test_influences_that_are_no_numbers_are_marked(second, bad, title):
+    _, (ax,) = plot_horizon(horizon_run([[1, 0.5, 0.2, 0.1], second]))
+    assert list(line_of(ax, "NaN or Inf").get_xdata()) == bad
+    assert ax.get_title(loc="left") == f"h: {title}"
+
+
+@given(st.floats(0.05, 0.98), st.floats(0.02, 0.9), st.integers(2, 60))
+def test_the_lag_of_an_exponential_is_exact(factor, share, lags):
+    found = fading_lag(factor ** np.arange(lags), share)
+    expected = np.log(share) / np.log(factor)
+    if expected < lags - 1.001:
+        assert found == pytest.approx(expected, rel=1e-9)
+    elif expected > lags - 0.999:
+        assert found == np.inf
+
+
+def test_a_memory_that_ends_at_once_fades_at_lag_0():
+    assert fading_lag(np.array([1.0, 0.0, 0.0]), 0.5) == 0

@@ -114,7 +114,7 @@ def plot_gates(
     for ax in axes[:, -1]:
         ax.set_xlabel("timestep")
     which = f"sample {sample}" if sample is not None else f"mean of {_count(gates.sizes['sample'], 'sample')}"
-    _add_title(fig, traced, f"gates, {which}", _masked_note(traced, gates, drawn_samples))
+    _add_title(fig, traced, "", f"gates, {which}", _masked_note(traced, gates, drawn_samples))
     return fig, axes
 
 
@@ -179,8 +179,7 @@ def plot_saturation(
         kind = "" if gate in gating else " (candidate)"
         ax.set_title(_panel_name(left["direction"].values[row], gate) + kind, fontsize="medium")
     note = "" if gating else "this cell has no gates from 0 to 1, only candidates from −1 to 1"
-    notes = [_when(traced), note]
-    _add_title(fig, traced, "share of timesteps at which a unit is saturated", "\n".join(filter(None, notes)))
+    _add_title(fig, traced, _when(traced), "share of timesteps at which a unit is saturated", note)
     return fig, axes
 
 
@@ -332,7 +331,7 @@ def plot_spectrum(
         name = _panel_name(values["direction"].values, values["gate"].values)
         plane.set_title(f"{name}\n{_radius_note(values.values)}", fontsize="medium")
     _share_limits(axes, eigenvalues.values, singular.values)
-    _add_title(fig, spectrum, "spectrum of the recurrent kernel", "")
+    _add_title(fig, spectrum, "", "spectrum of the recurrent kernel")
     return fig, axes
 
 
@@ -428,8 +427,10 @@ def _heading(given: xr.Dataset | xr.DataArray, text: str) -> str:
     return ": ".join(filter(None, [who, text]))
 
 
-def _add_title(fig: Any, given: xr.Dataset | xr.DataArray, text: str, note: str) -> None:
-    add_title(fig, "\n".join(filter(None, [_heading(given, text), note])), _TITLE)
+def _add_title(fig: Any, given: xr.Dataset | xr.DataArray, when: str, text: str, note: str = "") -> None:
+    """Says what is drawn, below the layer and when it was recorded, or beside the layer if it was not."""
+    lines = [_heading(given, when), text, note] if when else [_heading(given, text), note]
+    add_title(fig, "\n".join(filter(None, lines)), _TITLE)
 
 
 def _panel_name(direction: Any, gate: Any) -> str:
@@ -647,12 +648,8 @@ def _draw_horizons(recorded: xr.DataArray, fig: Figure | SubFigure | None) -> tu
         shown.values(), shown, loc="outside lower center", ncols=columns, frameon=False, fontsize="small"
     )
     ends = " → ".join(dict.fromkeys(str(strength["step"].values[end]) for end in (0, -1)))
-    _add_title(
-        fig,
-        strength,
-        "influence on the last state, relative to lag 0",
-        f"lags at step {ends}, {_when(strength)}".rstrip(", "),
-    )
+    when = _when(strength.assign_attrs(step=ends))
+    _add_title(fig, strength, when, "influence on the last state, relative to lag 0")
     return fig, axes
 
 
