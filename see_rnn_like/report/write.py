@@ -18,9 +18,10 @@ from see_rnn_like.report.svg import visible
 def write_report(run: History, path: str | os.PathLike[str]) -> Path:
     """Writes what a run recorded as one HTML file, to be opened from disk, on any screen, without a network.
 
-    It shows what was trained, the events (first of all the first NaN), loss, norms and update ratios,
-    and per layer, tensor and gate the curves, distributions and last statistics. `docs/report.md` says how
-    to read it.
+    It shows what was trained, the events (first of all the first NaN), loss, norms, update ratios and
+    activations, and per layer, tensor and gate the curves, distributions and last statistics. Of recurrent
+    layers whose inside was recorded on a probe batch it shows gradients through time, the saturation of
+    gates and the memory horizon. `docs/report.md` says how to read it.
 
     Args:
         run: a live or a finished run; one without any step gives a report that says so.
