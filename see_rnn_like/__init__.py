@@ -65,10 +65,10 @@ _HOME = {
     "plot_activations_over_training": "plots.development",
     "plot_weight_norms": "plots.development",
     "animate": "plots.animation",
-    "plot_gates": "plots.recurrence",
-    "plot_saturation": "plots.recurrence",
-    "plot_horizon": "plots.recurrence",
-    "plot_spectrum": "plots.recurrence",
+    "plot_gates": "plots.gates",
+    "plot_saturation": "plots.gates",
+    "plot_horizon": "plots.horizon",
+    "plot_spectrum": "plots.spectrum",
     "plot_units_on_text": "plots.units",
 }
 
@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     )
     from see_rnn_like.plots.features import features_0D, features_1D, features_2D
     from see_rnn_like.plots.figure import clipnums, scalefig
+    from see_rnn_like.plots.gates import plot_gates, plot_saturation
     from see_rnn_like.plots.histograms import features_hist, features_hist_v2, hist_clipped
     from see_rnn_like.plots.history import (
         plot_events,
@@ -111,8 +112,9 @@ if TYPE_CHECKING:
         plot_norms,
         plot_update_ratio,
     )
-    from see_rnn_like.plots.recurrence import plot_gates, plot_horizon, plot_saturation, plot_spectrum
+    from see_rnn_like.plots.horizon import plot_horizon
     from see_rnn_like.plots.rnn import rnn_heatmap, rnn_histogram
+    from see_rnn_like.plots.spectrum import plot_spectrum
     from see_rnn_like.plots.units import plot_units_on_text
     from see_rnn_like.run import Run
     from see_rnn_like.schedule import Schedule, at, every, first, log_spaced

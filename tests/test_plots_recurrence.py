@@ -22,7 +22,9 @@ from see_rnn_like.history import Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.colors import BAD_CELL
 from see_rnn_like.plots.curves import HUES
-from see_rnn_like.plots.recurrence import plot_gates, plot_horizon, plot_saturation, plot_spectrum
+from see_rnn_like.plots.gates import plot_gates, plot_saturation
+from see_rnn_like.plots.horizon import plot_horizon
+from see_rnn_like.plots.spectrum import plot_spectrum
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
@@ -275,7 +277,7 @@ def test_a_layer_name_is_drawn_as_it_is_and_cut_to_fit(name):
 
 
 def test_importing_the_pictures_does_not_load_tensorflow():
-    code = "import sys, see_rnn_like.plots.recurrence; print('tensorflow' in sys.modules)"
+    code = "import sys, see_rnn_like.plots.gates; print('tensorflow' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 

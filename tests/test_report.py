@@ -11,6 +11,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 from made_up_probe import probed_run
 from made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 from matplotlib.figure import Figure
@@ -22,6 +23,7 @@ from see_rnn_like.history import Event, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.curves import HUES
 from see_rnn_like.plots.steps import BAD
+from see_rnn_like.plots.units import plot_units_on_text
 from see_rnn_like.report import write_report
 from see_rnn_like.report.page import STATISTICS, build_page
 from see_rnn_like.report.svg import DARK_PAGE, contrast, drawing_style, on_dark, theme, to_svg
@@ -822,3 +824,28 @@ def test_a_disk_without_room_leaves_nothing_behind(tmp_path):
 def test_writing_a_report_does_not_print(small, tmp_path, capsys):
     write_report(small, tmp_path / "report.html")
     assert capsys.readouterr() == ("", "")
+
+
+# ---- units on text -------------------------------------------------------------------------------
+
+
+def colored(text="a<b>"):
+    h = xr.DataArray(np.linspace(-1, 1, len(text))[None, :, None], dims=("sample", "time", "unit"))
+    traced = xr.Dataset({"h": h, "gates": h.expand_dims(gate=["hidden"], axis=2)}, attrs={"gating": []})
+    return plot_units_on_text(traced, text, 0)
+
+
+def test_texts_coloured_by_units_come_last_and_are_escaped(tmp_path):
+    page = write_report(lstm_run(), tmp_path / "r.html", texts={"in <quotes>": colored()}).read_text("utf-8")
+    assert "<h3>in &lt;quotes&gt;</h3>" in page
+    assert colored().html in page
+    assert "<b>" not in page.partition('class="srl-read"')[2]
+    assert page.index('href="#texts"') < page.index('id="texts"')
+    assert "Units on text" not in write_report(lstm_run(), tmp_path / "r.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("texts", [["a"], {"a": "<script>"}, {1: colored()}])
+def test_texts_of_another_kind_are_refused(texts, tmp_path):
+    with pytest.raises(ArgumentTypeError, match="texts maps headings to"):
+        write_report(lstm_run(), tmp_path / "r.html", texts=texts)
+    assert not list(tmp_path.iterdir())

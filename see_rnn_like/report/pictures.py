@@ -17,8 +17,9 @@ from see_rnn_like.history import History, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.curves import legend_lines
 from see_rnn_like.plots.development import plot_activations_over_training, plot_gradient_flow
+from see_rnn_like.plots.gates import plot_saturation
 from see_rnn_like.plots.history import plot_histograms, plot_norms, plot_update_ratio
-from see_rnn_like.plots.recurrence import plot_horizon, plot_saturation
+from see_rnn_like.plots.horizon import plot_horizon
 from see_rnn_like.plots.rnn import rnn_heatmap
 from see_rnn_like.plots.steps import bad_text
 from see_rnn_like.plots.timeline import plot_events, plot_loss
