@@ -21,14 +21,24 @@ def layers_meta(*layers):
 # ---------------------------------------------------------------------------- rates
 
 
-def test_a_fixed_rate_times_the_decay():
-    assert decay_rates(empty_run({"optimizer": ADAMW}), np.array([0, 7])).tolist() == [0.05, 0.05]
+def run_at(rates, **meta):
+    """A run with a learning rate recorded at each step; None for none."""
+    run = empty_run(meta)
+    run.declare([tensor_info(str(KERNEL), (2,))])
+    for step, rate in enumerate(rates):
+        record(run, step, {str(KERNEL): np.ones(2)}, logs={} if rate is None else {"learning_rate": rate})
+    return run
+
+
+def test_the_rate_of_each_step_times_the_decay():
+    run = run_at([0.1, 0.2, None, 0.4], optimizer=ADAMW)
+    np.testing.assert_allclose(decay_rates(run, np.array([0, 1, 2, 3, 9])), [0.05, 0.1, np.nan, 0.2, np.nan])
 
 
 def test_the_optimizer_inside_of_loss_scaling_is_the_one():
     inner = {"class_name": "AdamW", "config": {"learning_rate": 0.1, "weight_decay": 0.5}}
-    run = empty_run({"optimizer": {"class": "LossScaleOptimizer", "inner_optimizer": inner}})
-    assert decay_rates(run, np.array([3])).tolist() == [0.05]
+    run = run_at([0.1], optimizer={"class": "LossScaleOptimizer", "inner_optimizer": inner})
+    assert decay_rates(run, np.array([0])).tolist() == [0.05]
 
 
 @pytest.mark.parametrize(
@@ -37,27 +47,19 @@ def test_the_optimizer_inside_of_loss_scaling_is_the_one():
         None,
         {},
         {"class": "Adam", "learning_rate": 0.1, "weight_decay": None},
-        {"class": "AdamW", "learning_rate": {"class_name": "ExponentialDecay"}, "weight_decay": 0.5},
         {"class": "Muon", "learning_rate": 0.1, "weight_decay": 0.5},
         {"class": "OfSomebody", "learning_rate": 0.1, "weight_decay": 0.5},
     ],
 )
 def test_what_is_not_known_is_not_guessed(optimizer):
-    assert np.isnan(decay_rates(empty_run({"optimizer": optimizer}), np.array([0, 1]))).all()
+    assert np.isnan(decay_rates(run_at([0.1, 0.1], optimizer=optimizer), np.array([0, 1]))).all()
+    assert np.isnan(decay_rates(run_at([None], optimizer=ADAMW), np.array([0]))).all()
     assert np.isnan(decay_rates(empty_run(), np.array([0, 1]))).all()
 
 
-def test_rates_that_the_epochs_tell_hold_within_their_epoch_and_not_beyond_the_last():
-    run = empty_run({"optimizer": ADAMW})
-    run.add_epoch(0, 9, {"learning_rate": 0.1})
-    run.add_epoch(1, 19, {"learning_rate": 0.2})
-    rates = decay_rates(run, np.array([0, 9, 10, 19, 20]))
-    np.testing.assert_allclose(rates, [0.05, 0.05, 0.1, 0.1, np.nan])
-
-
 def test_only_the_last_of_several_fits_is_described():
-    run = empty_run({"optimizer": ADAMW, "fits": [{"first_step": 0}, {"first_step": 10}]})
-    np.testing.assert_allclose(decay_rates(run, np.array([9, 10])), [np.nan, 0.05])
+    run = run_at([0.1] * 3, optimizer=ADAMW, fits=[{"first_step": 0}, {"first_step": 2}])
+    np.testing.assert_allclose(decay_rates(run, np.array([1, 2])), [np.nan, 0.05])
 
 
 # ---------------------------------------------------------------------------- factors

@@ -32,14 +32,23 @@ def test_all_of_an_update_without_a_gradient_is_decay(scaled):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in Keras itself
-def test_decay_follows_the_rate_of_a_scheduler_placed_before_the_monitor():
+@pytest.mark.parametrize("order", [1, -1], ids=["before", "after"])
+def test_decay_follows_the_rate_of_a_scheduler_wherever_it_is_placed(order):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False, name="dense")])
     model.compile(keras.optimizers.SGD(0.1, weight_decay=0.3), "mse")
     monitor = RNNMonitor(every=1, capture=("weights", "updates"), strict=True)
     scheduler = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (1 + epoch))
     zeros = np.zeros((4, 4)), np.zeros((4, 3))
-    model.fit(*zeros, batch_size=2, epochs=3, verbose=0, callbacks=[scheduler, monitor])
+    model.fit(*zeros, batch_size=2, epochs=3, verbose=0, callbacks=[scheduler, monitor][::order])
     np.testing.assert_allclose(decay_share(monitor.run, KERNEL)["share"], np.ones(6), rtol=1e-5)
+
+
+def test_decay_follows_a_schedule_of_the_optimizer():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+    optimizer = keras.optimizers.SGD(schedule, weight_decay=0.3)
+    run = trained([keras.layers.Dense(3, use_bias=False, name="dense")], optimizer, (4,))
+    np.testing.assert_allclose(run.logs()["learning_rate"], [0.1, 0.05, 0.025], rtol=1e-6)
+    np.testing.assert_allclose(decay_share(run, KERNEL)["share"], np.ones(3), rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -512,6 +512,7 @@ def test_a_run_without_activations_is_refused_with_the_capture_to_ask_for():
 
 L2 = {"module": "keras.regularizers", "class_name": "L2", "config": {"l2": 0.01}}
 ADAMW = {"class": "AdamW", "learning_rate": 1e-2, "weight_decay": 0.04}
+RATE = {"learning_rate": 1e-2}
 
 
 def described(optimizer=None, **regularizers):
@@ -534,7 +535,9 @@ def weight_run(meta, steps=range(4), loss=2.0):
     for step in steps:
         rng = np.random.default_rng(step)
         arrays[step] = (1 + step) * rng.normal(size=(3, 4, 2)), 0.01 * rng.normal(size=(3, 4, 2))
-        record(run, step, {**dict(zip(keys, arrays[step], strict=True)), "loss:value": np.array(loss)})
+        record(
+            run, step, {**dict(zip(keys, arrays[step], strict=True)), "loss:value": np.array(loss)}, logs=RATE
+        )
     return run, arrays
 
 
@@ -588,10 +591,14 @@ def test_rows_are_norms_then_decay_then_penalty_with_a_panel_per_role():
 
 def test_bad_steps_are_gaps_and_marks_in_the_shares_too():
     run, _ = weight_run(described(ADAMW, kernel_regularizer=L2), steps=range(3))
-    record(run, 3, {"lstm/forward/kernel:weight": np.full((3, 4, 2), np.nan), "loss:value": np.array(np.nan)})
     record(
-        run, 4, {f"lstm/forward/kernel:{kind}": np.full((3, 4, 2), np.nan) for kind in ("weight", "update")}
+        run,
+        3,
+        {"lstm/forward/kernel:weight": np.full((3, 4, 2), np.nan), "loss:value": np.array(np.nan)},
+        logs=RATE,
     )
+    nan = {f"lstm/forward/kernel:{kind}": np.full((3, 4, 2), np.nan) for kind in ("weight", "update")}
+    record(run, 4, nan, logs=RATE)
     fig, (size, decay, penalty) = plot_weight_norms(run)
     assert line_of(size, "NaN or Inf").get_xdata().tolist() == [3, 4]
     assert line_of(decay, "NaN or Inf").get_xdata().tolist() == [4]
@@ -606,7 +613,7 @@ def test_a_weight_that_is_not_updated_has_no_decay():
             "lstm/forward/kernel:weight": np.ones((3, 4, 2)),
             "lstm/forward/kernel:update": np.zeros((3, 4, 2)),
         }
-        record(run, step, arrays)
+        record(run, step, arrays, logs=RATE)
     assert titles(plot_weight_norms(run)[1]) == ["kernel · size"]
 
 

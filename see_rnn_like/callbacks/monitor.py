@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import time
 import warnings
@@ -304,6 +305,8 @@ class RNNMonitor(keras.callbacks.Callback):
             self._report_nonfinite(alarms)
 
     def _snapshot(self, step: int, recording: Recording, logs: dict[str, float]) -> Snapshot:
+        rate = recording.learning_rate
+        logs = logs if math.isnan(rate) else {"learning_rate": rate, **logs}
         return Snapshot(
             step,
             self._epoch,

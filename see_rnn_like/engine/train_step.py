@@ -74,10 +74,12 @@ class Recording(Measured):
     Attributes:
         step: training steps before this one, see `step_counter`.
         applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
+        learning_rate: that of this step; NaN for an optimizer without one.
     """
 
     step: int
     applied: bool
+    learning_rate: float
 
     def joined_by(self, other: Measured) -> Recording:
         """This recording with something else that was measured at the same step."""
@@ -169,11 +171,11 @@ class InstrumentedStep:
             The logs of `train_step` and what was recorded; None if that failed, see `failure`.
         """
         start = time.perf_counter()
-        logs, iterations, packed = self._function(batch)
+        logs, counted, packed = self._function(batch)
         if self.failure is not None:
             return logs, None
         try:
-            return logs, self._to_host(start, iterations, packed)
+            return logs, self._to_host(start, counted, packed)
         except Exception as error:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
@@ -219,7 +221,7 @@ class InstrumentedStep:
         """One step on a batch; weights are read outside the (perhaps XLA) step."""
         data = data_of(batch)
         iterations = step_counter(self.model.optimizer)
-        first = tf.identity(iterations)
+        first, rate = tf.identity(iterations), _learning_rate(self.model.optimizer)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
         logs, bits = self._tapped_step(data)
@@ -233,7 +235,7 @@ class InstrumentedStep:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "update", {}), tf.identity(slot.variable.value) - value)
         self._collected = whole
-        return logs, tf.stack([first, tf.identity(iterations)]), self._packed(whole)
+        return logs, (first, tf.identity(iterations), rate), self._packed(whole)
 
     @tf.autograph.experimental.do_not_convert
     def _tapped(self, data: Any) -> tuple[Any, list[Any]]:
@@ -285,8 +287,8 @@ class InstrumentedStep:
 
     # -- on the host ----------------------------------------------------------------------------
 
-    def _to_host(self, start: float, iterations: Any, packed: dict[str, Any]) -> Recording:
-        before, after = iterations.numpy()
+    def _to_host(self, start: float, counted: tuple[Any, ...], packed: dict[str, Any]) -> Recording:
+        before, after, rate = (number.numpy() for number in counted)
         infos = tuple(self._collected.infos)
         moments, histograms = summaries.unpack(infos, packed["moments"], packed["histograms"])
         values = packed["values"]
@@ -299,6 +301,7 @@ class InstrumentedStep:
             tuple(self._collected.notes),
             int(before),
             bool(after > before),
+            float(rate),
         )
 
 
@@ -343,6 +346,11 @@ def step_counter(optimizer: Any) -> Any:
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     # Keras 3.0 has no accumulation and one public counter.
     return inner._iterations if hasattr(inner, "_iterations") else inner.iterations
+
+
+def _learning_rate(optimizer: Any) -> Any:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return tf.identity(tf.cast(getattr(inner, "learning_rate", np.nan), tf.float32))
 
 
 def _on_batch(step: Callable[[Any], Any]) -> Callable[[Any], Any]:

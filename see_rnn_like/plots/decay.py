@@ -78,14 +78,17 @@ def decay_rates(run: History, steps: np.ndarray) -> np.ndarray:
 
     Returns:
         float64 ``(step,)``, NaN where it is not known: without weight decay or an optimizer whose decay is
-        known, before the last `fit` (a run keeps the optimizer of the last one), and where neither the
-        epoch's logs tell the learning rate nor the optimizer has a fixed one.
+        known, before the last `fit` (a run keeps the optimizer of the last one), and where no learning rate
+        was recorded.
     """
     name, settings = _optimizer(run.meta)
     decay = settings.get("weight_decay")
     if name not in _DECOUPLED or not isinstance(decay, (int, float)) or not decay:
         return np.full(len(steps), np.nan)
-    rates = _learning_rates(run, settings.get("learning_rate"), steps)
+    logs = run.logs()
+    if "learning_rate" not in logs:
+        return np.full(len(steps), np.nan)
+    rates = logs["learning_rate"].reindex(step=steps).values
     return np.where(steps >= _last_fit(run), decay * rates, np.nan)
 
 
@@ -131,15 +134,6 @@ def _optimizer(meta: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 def _last_fit(run: History) -> int:
     fits = run.meta.get("fits") or [{}]
     return int(fits[-1].get("first_step", 0))
-
-
-def _learning_rates(run: History, rate: Any, steps: np.ndarray) -> np.ndarray:
-    # Keras's callbacks that change the rate do so between epochs, and log it at the end of each.
-    told = {int(epoch["step"]): epoch["learning_rate"] for epoch in run.epochs if "learning_rate" in epoch}
-    if told:
-        epoch = np.searchsorted(list(told), steps)
-        return np.append(list(told.values()), np.nan)[epoch]
-    return np.full(len(steps), rate if isinstance(rate, (int, float)) else np.nan)
 
 
 Place = tuple[str, str | None]

@@ -201,14 +201,11 @@ def plot_weight_norms(
       of the training batch with all penalties, before the update, as are the weights.
 
     A share is drawn only where it follows from what was recorded. The decay needs ``"updates"`` among what
-    was captured, one of Keras's optimizers (but not Muon, whose decay depends on the weight), and the
-    learning rate: the ``learning_rate`` in the logs of the epoch, as Keras's callbacks that change it leave
-    it there (place them before the monitor), else the fixed one of the optimizer. Of a schedule there is no
-    decay; nor is there any before the last of several fits, since a run describes the last one. Two things
-    a run does not tell: a rate that is changed without a trace in the logs, and weights that
-    ``exclude_from_weight_decay`` spares; the share is that without either. The penalty needs a model whose
-    layers Keras can describe (no subclassed one), and is left out for L1 and L1L2 with both parts, for norms
-    do not tell Σ|w|.
+    was captured and one of Keras's optimizers (but not Muon, whose decay depends on the weight); it is not
+    drawn before the last of several fits, since a run describes the last one. What a run does not tell are
+    weights that ``exclude_from_weight_decay`` spares; theirs is the share they would have. The penalty
+    needs a model whose layers Keras can describe (no subclassed one), and is left out for L1 and L1L2 with
+    both parts, for norms do not tell Σ|w|.
 
     Args:
         run: the recorded run.
