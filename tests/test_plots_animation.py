@@ -110,6 +110,18 @@ def test_sizes_go_from_white_at_zero_upwards():
         assert figure.axes[0].get_yticks().tolist() == []
 
 
+def test_shares_that_are_all_zero_are_at_the_white_end_of_the_scale():
+    info = TensorInfo(
+        TensorKey.parse("lstm/forward/saturation_left:value"), ("gate", "unit"), (4, 3), {"gate": LSTM_GATES}
+    )
+    run = values_run(info, {step: np.zeros((4, 3)) for step in STEPS})
+    figure = next(iter(frames(animate(run, info.key))))
+    image = figure.axes[0].images[0]
+    assert image.get_clim() == (0, 1)
+    # The one-sided map begins half a step beside the white in the middle of the whole one.
+    assert min(image.to_rgba(0.0)) > 0.99
+
+
 def test_nan_is_in_the_bad_colour_counted_and_does_not_move_the_picture():
     arrays = {step: weights.copy() for step, weights in WEIGHTS.items()}
     arrays[10][0, 1, :2] = np.nan
@@ -304,4 +316,22 @@ def test_wrong_arguments_of_animate_say_what_is_right_and_open_no_figure():
         )
     with pytest.raises(ArgumentError, match=r"no step of .* was recorded"):
         animate(values_run(STATES, {}), STATES.key)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sample": "0"},
+        {"sample": 1.5},
+        {"sample": True},
+        {"interval": "fast"},
+        {"interval": None},
+        {"savepath": 3},
+    ],
+)
+def test_arguments_of_another_type_are_told_by_name(wrong):
+    run = values_run(STATES, {0: np.zeros((2, 5, 3))})
+    with pytest.raises(ArgumentTypeError, match=f"^{next(iter(wrong))} is "):
+        animate(run, STATES.key, **wrong)
     assert plt.get_fignums() == []

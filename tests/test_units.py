@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from see_rnn_like import TensorKey, errors
-from see_rnn_like.extract.units import dead_and_exploding, find_interpretable_units, unit_correlation
+from see_rnn_like.extract.units import (
+    dead_and_exploding,
+    find_interpretable_units,
+    gate_saturation,
+    unit_correlation,
+)
 from see_rnn_like.history import Snapshot, TensorInfo
 from see_rnn_like.stats import moments
 from see_rnn_like.store import SQLiteHistory
@@ -487,3 +492,48 @@ def test_nothing_given_is_changed():
     find_interpretable_units(traced, signal)
     xr.testing.assert_identical(traced, before)
     np.testing.assert_array_equal(signal, known)
+
+
+# ---- wrong arguments -----------------------------------------------------------------------------
+
+
+def interpretable(traced):
+    return find_interpretable_units(traced, noise(4, 6))
+
+
+@pytest.mark.parametrize("function", [gate_saturation, unit_correlation, dead_and_exploding, interpretable])
+@pytest.mark.parametrize("lost", ["sample", "time", "gate", "unit"])
+def test_a_trace_that_has_lost_a_dimension_is_told_which(function, lost):
+    traced = as_trace(noise(4, 6, 3)).isel({lost: 0})
+    if function is gate_saturation and lost in ("gate", "unit"):
+        assert set(function(traced)["left"].dims) == {"gate", "unit"} - {lost}
+        return
+    with pytest.raises(errors.ArgumentError, match=rf"needs the dimension '{lost}'.*\.isel\({lost}=\[0\]\)"):
+        function(traced)
+
+
+@pytest.mark.parametrize("function", [gate_saturation, unit_correlation, interpretable])
+@pytest.mark.parametrize("given", [None, "h", 3, [1], xr.Dataset(), np.zeros(3)])
+def test_what_is_no_dataset_of_trace_is_told_so(function, given):
+    with pytest.raises(errors.ArgumentError, match="takes the Dataset that trace"):
+        function(given)
+
+
+def test_a_trace_without_states_has_no_unit_to_judge():
+    with pytest.raises(errors.ArgumentError, match="gates alone"):
+        dead_and_exploding(as_trace(noise(2, 5, 3)).drop_vars("h"))
+    with pytest.raises(errors.ArgumentError, match="takes the Dataset that trace"):
+        dead_and_exploding(xr.Dataset())
+
+
+@pytest.mark.parametrize("name", ["dormant", "constant", "growth"])
+@pytest.mark.parametrize("value", [None, "2", [2.0], True])
+def test_thresholds_are_numbers(name, value):
+    with pytest.raises(errors.ArgumentTypeError, match=f"{name} is a number"):
+        dead_and_exploding(as_trace(noise(2, 5, 3)), **{name: value})
+
+
+@pytest.mark.parametrize("state", [None, 3, [], {}, np.nan])
+def test_states_are_names(state):
+    with pytest.raises(errors.ArgumentTypeError, match="state is the name"):
+        find_interpretable_units(as_trace(noise(4, 6, 3)), noise(4, 6), state=state)

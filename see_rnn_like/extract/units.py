@@ -48,7 +48,7 @@ def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
         ``direction``). Masked timesteps are left out; a unit without any timestep has NaN.
 
     Raises:
-        ArgumentError: if it is not a trace.
+        ArgumentError: if it is not a trace, or one that has lost its samples or timesteps.
 
     Example:
         >>> import xarray as xr, numpy as np
@@ -57,8 +57,7 @@ def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
         >>> gate_saturation(xr.Dataset({"gates": gates}, attrs={"gating": ["forget"]}))["right"].values
         array([[1., 1.]])
     """
-    if "gates" not in traced or "gating" not in traced.attrs:
-        raise ArgumentError("gate_saturation takes the Dataset that trace() returns; this one has no gates")
+    _require_trace(traced, "gate_saturation", ("sample", "time"))
     gates = traced["gates"]
     gating = gates["gate"].isin(traced.attrs["gating"])
     low, high = (xr.where(gating, *limits) for limits in zip(GATE_LIMITS, CANDIDATE_LIMITS, strict=True))
@@ -166,7 +165,7 @@ def dead_and_exploding(
     Raises:
         ArgumentError: if the run holds no values of a recurrent layer, the Dataset is not a trace, every
             timestep is masked, or a threshold is out of range.
-        ArgumentTypeError: if it is neither a trace nor a run.
+        ArgumentTypeError: if it is neither a trace nor a run, or a threshold is no number.
 
     Example:
         >>> h = np.random.default_rng(0).normal(size=(4, 50, 3)) * [0.5, 0.3, 0.0]
@@ -175,6 +174,9 @@ def dead_and_exploding(
         >>> dead_and_exploding(traced)["dead"].sel(state="h").values.tolist()
         [False, False, True]
     """
+    for name, value in (("dormant", dormant), ("constant", constant), ("growth", growth)):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ArgumentTypeError(f"{name} is a number; got {reprlib.repr(value)}")
     limits = _Limits(_share("dormant", dormant), _share("constant", constant), growth)
     if not (math.isfinite(growth) and growth > 1):
         raise ArgumentError(f"growth is a factor > 1; got {growth!r}")
@@ -220,6 +222,7 @@ def find_interpretable_units(
     Raises:
         ArgumentError: if it is not a trace, has no such state, the signal has another shape, holds no
             numbers or Inf, or does not vary in one of the halves.
+        ArgumentTypeError: if `state` is no name and no list of names.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -229,6 +232,8 @@ def find_interpretable_units(
         >>> int(found["unit"][0]), round(float(found["score"][0]), 3), int(found["sign"][0])
         (3, 1.0, -1)
     """
+    if not isinstance(state, str | Sequence) or not state:
+        raise ArgumentTypeError(f"state is the name of a state or a list of names; got {reprlib.repr(state)}")
     states = [state] if isinstance(state, str) else list(state)
     for name in states:
         _require_state(traced, name, "find_interpretable_units")
@@ -248,12 +253,23 @@ def find_interpretable_units(
 # ---- traces --------------------------------------------------------------------------------------
 
 
-def _require_state(traced: Any, state: str, function: str) -> None:
+def _require_trace(traced: Any, function: str, dims: Sequence[str] = (*_DIMS, "gate")) -> None:
+    """Refuses what is no trace, and one of whose gates a dimension was taken away."""
     if not isinstance(traced, xr.Dataset) or "gates" not in traced or "gating" not in traced.attrs:
         raise ArgumentError(
             f"{function} takes the Dataset that trace() returns; got {reprlib.repr(type(traced).__name__)}"
             f"{' without gates' if isinstance(traced, xr.Dataset) else ''}"
         )
+    lost = [dim for dim in dims if dim not in traced["gates"].dims]
+    if lost:
+        raise ArgumentError(
+            f"{function} needs the dimension {lost[0]!r}, which this trace has lost; select with a list to "
+            f"keep it: .isel({lost[0]}=[0])"
+        )
+
+
+def _require_state(traced: Any, state: str, function: str) -> None:
+    _require_trace(traced, function)
     if state not in _state_names(traced):
         raise one_of(f"state of {traced.attrs.get('cell', 'this cell')}", state, _state_names(traced))
 
@@ -340,7 +356,9 @@ def _share(name: str, value: float) -> float:
 
 
 def _judged_trace(traced: xr.Dataset, limits: _Limits) -> xr.Dataset:
-    _require_state(traced, _state_names(traced)[0], "dead_and_exploding")
+    _require_trace(traced, "dead_and_exploding")
+    if not _state_names(traced):
+        raise ArgumentError("dead_and_exploding judges states; this trace holds its gates alone")
     found = _joined([_judged_states(part, limits) for part in _by_direction(traced)], traced)
     return found.assign_attrs(**_names(traced), **_shares(found))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullLocator
 
-from see_rnn_like.errors import ArgumentError, UnknownTensorError, one_of
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError, UnknownTensorError, one_of
 from see_rnn_like.history import History, TensorInfo, require_history
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.colors import bad_visible, color_limits, one_sided
@@ -87,7 +89,8 @@ def animate(
     Raises:
         ArgumentError: if nothing was recorded under `key` at any step, it is a single number, there is no
             such sample, or for another kind of file or an `interval` that is not positive.
-        ArgumentTypeError: if `run` is no run.
+        ArgumentTypeError: if `run` is no run, `sample` no whole number, `interval` no number or `savepath` no
+            path.
         UnknownTensorError: if nothing was recorded under `key`, or only statistics and `sample` is given.
 
     Example:
@@ -118,6 +121,12 @@ def _check(info: TensorInfo, sample: int | None, interval: float, savepath: Save
         raise ArgumentError(
             f"sample= picks one of a batch; '{info.key}' has no samples: its dims are {info.dims}"
         )
+    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int | np.integer)):
+        raise ArgumentTypeError(f"sample is the number of a sample, or None; got {reprlib.repr(sample)}")
+    if isinstance(interval, bool) or not isinstance(interval, int | float | np.number):
+        raise ArgumentTypeError(f"interval is a number of milliseconds; got {reprlib.repr(interval)}")
+    if savepath is not None and not isinstance(savepath, str | os.PathLike):
+        raise ArgumentTypeError(f"savepath is the path of a file, or None; got {reprlib.repr(savepath)}")
     if not 0 < interval < np.inf:
         raise ArgumentError(f"interval is the time between frames in milliseconds, above 0; got {interval!r}")
     if savepath is not None and Path(savepath).suffix not in _WRITERS:
@@ -178,7 +187,10 @@ def _heatmap(fig: Figure, film: _Film) -> Show:
     values = np.ma.masked_invalid(np.concatenate([block.values.ravel() for block in blocks]))
     signed = bool((values.compressed() < 0).any())
     cmap = bad_visible("bwr") if signed else one_sided(bad_visible("bwr"))
-    limits = color_limits(values if signed else np.ma.append(values, 0.0), "auto" if signed else None)
+    # All zero, the scale still starts at 0: shares of 0 in the middle of one would look like a half.
+    limits = (
+        color_limits(values, "auto") if signed else (0.0, float(values.compressed().max(initial=0)) or 1.0)
+    )
     colors: dict[str, Any] = {"cmap": cmap, "norm": Normalize(*limits)}
     ax = fig.add_subplot()
     fig.colorbar(ScalarMappable(**colors), ax=ax, fraction=0.05)
