@@ -96,7 +96,7 @@ class OutputsRequest(Request):
     training: bool
     name = "outputs"
 
-    def key(self) -> Hashable:
+    def key(self) -> tuple[Hashable, ...]:
         """By what is wanted and the mode."""
         return (self.name, self.training, tuple(_identity(item) for item in self.wanted))
 
@@ -121,7 +121,7 @@ class GradientsRequest(Request):
     clip: bool
     name = "gradients"
 
-    def key(self) -> Hashable:
+    def key(self) -> tuple[Hashable, ...]:
         """By what is wanted, the mode and whether to clip."""
         return (self.name, self.training, self.clip, tuple(_identity(item) for item in self.wanted))
 

@@ -34,7 +34,7 @@ class Request(ABC):
     name: str
 
     @abstractmethod
-    def key(self) -> Hashable:
+    def key(self) -> tuple[Hashable, ...]:
         """Equal for requests that one compiled program answers."""
 
     @abstractmethod

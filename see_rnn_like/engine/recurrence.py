@@ -181,16 +181,21 @@ def local_expansion(model: Any, part: RecurrentPart, x: Any, basis: np.ndarray) 
 
 
 @dataclass(frozen=True)
-class _ReplayRequest(Request):
-    rnns: tuple[Any, ...]
-    name = "replay"
+class _LayersRequest(Request):
+    """Something of some recurrent layers."""
 
-    def key(self) -> Hashable:
+    rnns: tuple[Any, ...]
+
+    def key(self) -> tuple[Hashable, ...]:
         return (self.name, *map(id, self.rnns))
 
-    def weakly(self) -> Callable[[], _ReplayRequest]:
-        rnns = _weak(self.rnns)
-        return lambda: _ReplayRequest(rnns())
+    def weakly(self) -> Callable[[], Request]:
+        make, rnns = type(self), _weak(self.rnns)
+        return lambda: make(rnns())
+
+
+class _ReplayRequest(_LayersRequest):
+    name = "replay"
 
     def compute(self, model: Any, kept: list[Any], x: Any) -> list[_Tensors]:
         with unfolded_loops(self.rnns) as loops:
@@ -198,17 +203,8 @@ class _ReplayRequest(Request):
         return [_inside(only_run(loops, rnn)) for rnn in self.rnns]
 
 
-@dataclass(frozen=True)
-class _OwnRequest(Request):
-    rnns: tuple[Any, ...]
+class _OwnRequest(_LayersRequest):
     name = "own_outputs"
-
-    def key(self) -> Hashable:
-        return (self.name, *map(id, self.rnns))
-
-    def weakly(self) -> Callable[[], _OwnRequest]:
-        rnns = _weak(self.rnns)
-        return lambda: _OwnRequest(rnns())
 
     def compute(self, model: Any, kept: list[Any], x: Any) -> list[Any]:
         with recorded_loops(self.rnns) as loops:
@@ -217,13 +213,12 @@ class _OwnRequest(Request):
 
 
 @dataclass(frozen=True)
-class _StateGradientsRequest(Request):
-    rnns: tuple[Any, ...]
+class _StateGradientsRequest(_LayersRequest):
     loss: Callable[[Any], Any] | None
     name = "state_gradients"
 
-    def key(self) -> Hashable:
-        return (self.name, _weak_function(self.loss), *map(id, self.rnns))
+    def key(self) -> tuple[Hashable, ...]:
+        return (*super().key(), _weak_function(self.loss))
 
     def weakly(self) -> Callable[[], _StateGradientsRequest]:
         rnns, loss = _weak(self.rnns), _weak_function(self.loss)
@@ -245,17 +240,8 @@ class _StateGradientsRequest(Request):
         return [_in_input_order(one, found, scale) for one, found in zip(moved, gradients, strict=True)]
 
 
-@dataclass(frozen=True)
-class _LastStateRequest(Request):
-    rnns: tuple[Any, ...]
+class _LastStateRequest(_LayersRequest):
     name = "last_state"
-
-    def key(self) -> Hashable:
-        return (self.name, *map(id, self.rnns))
-
-    def weakly(self) -> Callable[[], _LastStateRequest]:
-        rnns = _weak(self.rnns)
-        return lambda: _LastStateRequest(rnns())
 
     def compute(self, model: Any, kept: list[Any], x: Any, probes: list[Any]) -> list[tuple[list[Any], Any]]:
         with tf.GradientTape(persistent=True) as tape, perturbed_loops(self.rnns, tape) as loops:
@@ -267,13 +253,12 @@ class _LastStateRequest(Request):
 
 
 @dataclass(frozen=True)
-class _ExpansionRequest(Request):
-    rnns: tuple[Any, ...]
+class _ExpansionRequest(_LayersRequest):
     directions: int
     name = "expansion"
 
-    def key(self) -> Hashable:
-        return (self.name, self.directions, *map(id, self.rnns))
+    def key(self) -> tuple[Hashable, ...]:
+        return (*super().key(), self.directions)
 
     def weakly(self) -> Callable[[], _ExpansionRequest]:
         rnns, directions = _weak(self.rnns), self.directions

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from see_rnn_like.cells import cell_spec
-from see_rnn_like.errors import ArgumentError, UnsupportedLayerError
+from see_rnn_like.engine.recurrence import recurrent_spec
+from see_rnn_like.errors import UnsupportedLayerError
 from see_rnn_like.extract.arrays import to_numpy
-from see_rnn_like.extract.layers import get_layer
-from see_rnn_like.models.layout import RecurrentPart, recurrent_parts
+from see_rnn_like.extract.gates import by_direction, recurrent_layer
+from see_rnn_like.models.layout import RecurrentPart
 
 
 def recurrent_spectrum(model: Any, _id: Any) -> xr.Dataset:
@@ -37,7 +37,7 @@ def recurrent_spectrum(model: Any, _id: Any) -> xr.Dataset:
 
     Raises:
         UnknownLayerError: if no layer matches.
-        ArgumentError: if several do, or the layer has no weights yet.
+        ArgumentError: if several do, or the model is not built.
         UnsupportedLayerError: if the layer is not recurrent, its cell is stacked, convolutional or unknown,
             or has no square recurrent kernel per gate.
 
@@ -48,30 +48,14 @@ def recurrent_spectrum(model: Any, _id: Any) -> xr.Dataset:
         >>> recurrent_spectrum(model, "rnn")["eigenvalues"].sel(gate="hidden").values
         array([0.+1.j, 0.-1.j])
     """
-    layer = get_layer(model, _id)
-    if isinstance(layer, list):
-        raise ArgumentError(f"recurrent_spectrum looks at one layer at a time; {_id!r} matches {len(layer)}")
-    parts = recurrent_parts(layer)
-    if not parts:
-        raise UnsupportedLayerError(
-            f"{layer.name} is a {type(layer).__name__}; LSTM, GRU, SimpleRNN, RNN(cell) and Bidirectional "
-            "layers have a recurrent kernel"
-        )
-    spectra = [_spectrum(_kernel(part)) for part in parts]
-    directions = xr.DataArray([part.direction for part in parts], dims="direction", name="direction")
-    found = xr.concat(spectra, directions) if len(parts) > 1 else spectra[0]
-    return found.assign_attrs(layer=layer.name, cell=cell_spec(parts[0].cells[0]).name)
+    layer, parts = recurrent_layer(model, _id)
+    found = by_direction(parts, [_spectrum(_kernel(part)) for part in parts])
+    return found.assign_attrs(layer=layer.name, cell=recurrent_spec(parts[0]).name)
 
 
 def _kernel(part: RecurrentPart) -> xr.DataArray:
     """The recurrent kernel of one direction, ``(state, gate, unit)``, float64."""
-    (cell, *others) = part.cells
-    if others:
-        names = ", ".join(type(each).__name__ for each in part.cells)
-        raise UnsupportedLayerError(f"{part.rnn.name} stacks {names}; a spectrum is of one cell")
-    spec = cell_spec(cell)
-    if not cell.built:
-        raise ArgumentError(f"{part.rnn.name} has no weights yet; build the model first (call it once)")
+    spec, cell = recurrent_spec(part), part.cells[0]
     variable = getattr(cell, "recurrent_kernel", None) if "recurrent_kernel" in spec.roles else None
     if variable is None:
         raise UnsupportedLayerError(f"{part.rnn.name}: a {spec.name} cell has no recurrent_kernel")
