@@ -412,3 +412,9 @@ def test_an_activation_at_the_address_of_a_forgotten_one_is_seen():
         model.layers[0].cell.activation = lambda z, k=k: (k % 3 + 1) * z
         np.testing.assert_allclose(trace(model, 0, X)["h"][:, 0], (k % 3 + 1) * first, rtol=1e-4, atol=1e-6)
         model.layers[0].cell.activation = keras.activations.tanh
+
+
+def test_outputs_of_exact_zeros_in_half_precision_are_traced():
+    model = keras.Sequential([keras.Input((7, 4)), layers.LSTM(5, dtype="mixed_float16")])
+    found = trace(model, 0, np.zeros((3, 7, 4), "float32"))
+    assert (found["h"] == 0).all()

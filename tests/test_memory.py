@@ -12,7 +12,13 @@ import tensorflow as tf
 from keras import layers
 from unchanged import nothing_changes
 
-from see_rnn_like.errors import ArgumentError, CaptureError, UnknownLayerError, UnsupportedLayerError
+from see_rnn_like.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CaptureError,
+    UnknownLayerError,
+    UnsupportedLayerError,
+)
 from see_rnn_like.extract.memory import lyapunov, memory_horizon
 
 UNITS = 3
@@ -349,7 +355,8 @@ def test_one_sample_of_one_timestep():
     model, x = of(layers.LSTM(UNITS), 1), data(1, 1, 2)
     found = memory_horizon(model, 0, x)
     np.testing.assert_allclose(found["strength"], [[1], [1]], rtol=1e-6)
-    assert found.attrs["horizon"] == np.inf
+    assert np.isnan(found.attrs["horizon"])
+    assert np.isnan(found.attrs["horizon_1pct"])
     assert lyapunov(model, 0, x).sizes == {"exponent": 2 * UNITS}
 
 
@@ -533,9 +540,15 @@ def test_numbers_that_make_no_sense_are_refused():
         memory_horizon(model, 0, x, probes=0)
     with pytest.raises(ArgumentError, match="exponents must be at least 1; got 0"):
         lyapunov(model, 0, x, exponents=0)
-    for settle in (-1, 6):
-        with pytest.raises(ArgumentError, match=f"settle must be from 0 to 5, .* 6 timesteps; got {settle}"):
-            lyapunov(model, 0, x, settle=settle)
+    with pytest.raises(ArgumentError, match="settle must be at least 0; got -1"):
+        lyapunov(model, 0, x, settle=-1)
+    with pytest.raises(ArgumentError, match=r"settle must be from 0 to 5, .* 6 timesteps; got 6"):
+        lyapunov(model, 0, x, settle=6)
+    for wrong in ({"exponents": 1.5}, {"settle": "abc"}, {"seed": None}):
+        with pytest.raises(ArgumentTypeError, match="must be a whole number"):
+            lyapunov(model, 0, x, **wrong)
+    with pytest.raises(ArgumentTypeError, match="probes must be a whole number; got '3'"):
+        memory_horizon(model, 0, x, probes="3")
 
 
 class Doubling(layers.LSTMCell):

@@ -185,6 +185,14 @@ def test_statistics_leave_masked_timesteps_out(tmp_path):
     assert norms.isnull().values.tolist() == [False] * 4 + [True] * 2
     strength = run["lstm/forward/horizon_h:value"][0]
     assert strength.isnull().values.tolist() == [False] * 3 + [True] * 3
+    # So that this NaN is told from one that the network made.
+    assert norms.attrs["masked"] == [4, 5]
+    assert strength.attrs["masked"] == [3, 4, 5]
+
+
+def test_without_a_mask_nothing_is_called_masked(watched):
+    run, _ = watched
+    assert not any("masked" in info.attrs for info in run.infos().values())
 
 
 def test_the_first_batch_is_the_probe_if_none_is_given():
@@ -253,8 +261,13 @@ def test_layers_that_cannot_be_looked_into_are_noted_and_the_others_recorded():
     assert "is called 2 times" in notes["shared"]
 
 
+def wide_targets():
+    """Targets that the loss cannot compare with the one output of `network`."""
+    return np.ones((8, 2, 7, 3), "float32")
+
+
 def test_a_probe_that_fails_is_switched_off_and_the_rest_goes_on():
-    monitor = RNNMonitor(every=1, capture=("weights", "state_gradients"), probe=(X[:8], Y[:5]))
+    monitor = RNNMonitor(every=1, capture=("weights", "state_gradients"), probe=(X[:8], wide_targets()))
     _, history = fitted(network, monitor)
     assert len(history["loss"]) == 2
     assert monitor.run.steps == [0, 1, 2, 3, 4, 5]
@@ -264,7 +277,7 @@ def test_a_probe_that_fails_is_switched_off_and_the_rest_goes_on():
 
 
 def test_strict_raises_what_fails_in_the_probe():
-    monitor = RNNMonitor(every=1, capture=("state_gradients",), probe=(X[:8], Y[:5]), strict=True)
+    monitor = RNNMonitor(every=1, capture=("state_gradients",), probe=(X[:8], wide_targets()), strict=True)
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
         fitted(network, monitor)
 
@@ -280,6 +293,11 @@ def test_strict_raises_what_fails_in_the_probe():
             errors.ArgumentError,
             r"needs targets: probe=\(x, y\)",
         ),
+        (
+            {"probe": (X, Y[:1])},
+            errors.ArgumentError,
+            "same number of samples; got input_data .40., labels .1.",
+        ),
         ({"capture": ("gate",)}, errors.ArgumentError, "'gates'.*got 'gate'"),
     ],
 )
@@ -292,6 +310,33 @@ def test_a_probe_of_another_shape_raises_before_training():
     monitor = RNNMonitor(capture=("gates",), probe=(np.ones((4, 6, 7), "float32"),))
     with pytest.raises(errors.ArgumentError, match=r"takes \(None, 6, 3\); got \(4, 6, 7\)"):
         fitted(network, monitor)
+
+
+def two_inputs():
+    first, second = keras.Input((5, 2), name="z"), keras.Input((7, 3), name="a")
+    parts = [layers.LSTM(3, name="lz")(first), layers.GRU(3, name="ga")(second)]
+    model = keras.Model([first, second], layers.Dense(1)(layers.Concatenate()(parts)))
+    model.compile("adam", "mse")
+    return model
+
+
+def test_inputs_in_a_dict_are_told_apart_by_name():
+    x = {"z": np.ones((16, 5, 2), "float32"), "a": np.ones((16, 7, 3), "float32")}
+    monitor = RNNMonitor(every=1, capture=("states",), probe=(x, Y[:16]), strict=True)
+    for _ in range(2):
+        two_inputs().fit(x, Y[:16], verbose=0, callbacks=[monitor])
+    assert {key.layer for key in monitor.run.infos() if key.role == "h"} == {"lz", "ga"}
+    with pytest.raises(errors.ArgumentError, match=r"takes 'z' \(None, 5, 2\).*got 'z' \(2, 4, 2\)"):
+        trace(two_inputs(), "lz", {"z": np.ones((2, 4, 2)), "a": np.ones((2, 7, 3))})
+
+
+def test_another_model_has_a_first_batch_of_its_own():
+    monitor = RNNMonitor(every=1, capture=("states",), strict=True)
+    for shape in ((5, 2), (7, 3)):
+        model = keras.Sequential([keras.Input(shape), layers.GRU(3, name="gru"), layers.Dense(1)])
+        model.compile("adam", "mse")
+        model.fit(np.ones((16, *shape)), Y[:16], batch_size=8, verbose=0, callbacks=[monitor])
+    assert monitor.run.steps == [0, 1, 2, 3]
 
 
 def test_a_copy_has_the_same_probe():

@@ -229,6 +229,13 @@ def test_what_has_no_spectrum_is_refused(layer, shape, message):
         recurrent_spectrum(model_of(layer, shape), 0)
 
 
+@pytest.mark.parametrize("backward", [layers.LSTM(5, go_backwards=True), layers.GRU(2, go_backwards=True)])
+def test_directions_that_do_not_fit_into_one_array_are_refused(backward):
+    both = layers.Bidirectional(layers.LSTM(2), backward_layer=backward)
+    with pytest.raises(errors.UnsupportedLayerError, match="have different cells or states"):
+        recurrent_spectrum(model_of(both), 0)
+
+
 def test_a_layer_without_weights_yet_and_several_layers():
     model = keras.Sequential([layers.LSTM(2, name="lstm")])
     with pytest.raises(errors.ArgumentError, match="is not built yet"):

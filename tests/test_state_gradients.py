@@ -857,3 +857,23 @@ def test_a_loss_that_knows_its_model_does_not_keep_it():
     keras.backend.clear_session()
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"y": np.ones((1, 1), "float32")}, ArgumentError, "same number of samples"),
+        ({"sample_weight": np.ones(2, "float32")}, ArgumentError, "same number of samples"),
+        ({"x": np.ones((3, 6, 5), "float32")}, ArgumentError, "does not fit the model"),
+        ({"x": np.ones((0, 6, 2), "float32"), "y": None}, ArgumentError, "at least one sample"),
+        ({"loss": lambda outputs: None}, ArgumentTypeError, "it returned None"),
+        ({"loss": lambda outputs: "a"}, ArgumentTypeError, "floating-point numbers"),
+        ({"loss": {}.get("a", [].append).__self__}, ArgumentTypeError, "loss must be a function"),
+    ],
+)
+def test_what_does_not_fit_gets_one_clear_error(given, error, message):
+    model = keras.Sequential([keras.Input((6, 2)), layers.GRU(3), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    arguments = {"x": np.ones((3, 6, 2), "float32"), "y": np.ones((3, 1), "float32")} | given
+    with pytest.raises(error, match=message):
+        get_state_gradients(model, 0, **arguments)

@@ -178,7 +178,11 @@ class RNNMonitor(keras.callbacks.Callback):
     def set_model(self, model: Any) -> None:
         """Takes the model to record; called by Keras before training starts."""
         select(sites(model), self.layers)
-        if self._probe_batch is not None and model.built:
+        if model is not self.model:
+            # What was taken from, or failed on, another model says nothing of this one.
+            self._probe_batch = _checked_probe(self.probe, self.capture)
+            self._probing = bool(self._captured(PROBED))
+        if self.probe != FIRST_BATCH and self._probe_batch is not None and model.built:
             require_fitting(model, self._probe_batch.x)
         super().set_model(model)
 
@@ -371,7 +375,9 @@ class RNNMonitor(keras.callbacks.Callback):
         self._report_failure("recording is switched off, training goes on", error)
 
     def _report_failure(self, consequence: str, error: Exception) -> None:
-        message = f"{consequence}: {error}"
+        # TensorFlow's messages go on with a whole graph.
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        message = f"{consequence}: {reason}"
         _log.error("%s", message, exc_info=None if isinstance(error, SeeRNNError) else error)
         try:
             self._history.add_event(Event(self._now, "capture-off", None, None, {}, message))

@@ -28,7 +28,7 @@ from see_rnn_like.engine.loops import (
 )
 from see_rnn_like.engine.losses import compiled_loss, forward, scaled, unscaled
 from see_rnn_like.engine.programs import Request, optimizer_of
-from see_rnn_like.errors import CaptureError, UnsupportedLayerError
+from see_rnn_like.errors import ArgumentTypeError, CaptureError, UnsupportedLayerError
 from see_rnn_like.models.layout import RecurrentPart
 
 #: Largest difference to the layer's own output, relative to its largest value, by size of the dtype in bytes.
@@ -231,7 +231,7 @@ class _StateGradientsRequest(_LayersRequest):
             if self.loss is None:
                 value = compiled_loss(model, kept, x, y, y_pred, sample_weight, training=False)
             else:
-                value = tf.reduce_sum(self.loss(y_pred))
+                value = tf.reduce_sum(_numbers(self.loss(y_pred)))
             # Scaled as in training: in float16 what is small would vanish on its way back.
             value, scale = scaled(optimizer_of(model), value)
         moved = [only_run(loops, rnn) for rnn in self.rnns]
@@ -281,6 +281,16 @@ def _checked(parts: Sequence[RecurrentPart]) -> tuple[Any, ...]:
     return tuple(part.rnn for part in parts)
 
 
+def _numbers(returned: Any) -> Any:
+    try:
+        tensor = tf.convert_to_tensor(returned)
+    except (TypeError, ValueError):
+        tensor = tf.constant("")
+    if not tensor.dtype.is_floating:
+        raise ArgumentTypeError(f"loss must return floating-point numbers; it returned {returned!r}")
+    return tensor
+
+
 def _weak_function(function: Callable[[Any], Any] | None) -> weakref.ref[Any] | None:
     # A loss may know the model, which the cache of compiled requests must not keep alive.
     if function is None:
@@ -316,12 +326,11 @@ def _verify(model: Any, rnns: tuple[Any, ...], x: Any) -> None:
 
 
 def _require_same(rnn: Any, own: np.ndarray, told: np.ndarray) -> None:
+    tolerance = _TOLERANCE[own.dtype.itemsize]
+    own, told = own.astype("float64"), told.astype("float64")
     finite = np.isfinite(own) & np.isfinite(told)
-    scale = np.abs(own, where=finite, out=np.zeros_like(own)).max(initial=1e-30)
-    error = np.abs(own - told, where=finite, out=np.zeros_like(own)).max(initial=0) / scale
-    if error > _TOLERANCE[own.dtype.itemsize] or not np.array_equal(
-        own[~finite], told[~finite], equal_nan=True
-    ):
+    error = np.abs(own[finite] - told[finite]).max(initial=0) / np.abs(own[finite]).max(initial=1e-30)
+    if error > tolerance or not np.array_equal(own[~finite], told[~finite], equal_nan=True):
         raise CaptureError(
             f"the gates of {rnn.name} cannot be replayed: its output differs by {error:.1e} (relative); does "
             "the cell do something its CellSpec does not say?"

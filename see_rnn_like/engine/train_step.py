@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,7 @@ class InstrumentedStep:
         self.failure: Exception | None = None
         self._slots: list[WeightSlot] = []
         self._points: list[OutputPoint] = []
-        self._spec: Any = None
+        self._traces: list[_Trace] = []
         self._collected = Collected()
         self._function: Callable[[Any], Any] = self._recorded_step
         self._tapped_step: Callable[[Any], Any] = self._tapped
@@ -141,25 +142,31 @@ class InstrumentedStep:
         Raises:
             CaptureError: if the step cannot be traced with taps on.
         """
-        if self._spec == iterator.element_spec:
-            return
+        known = _narrowest(self._traces, iterator.element_spec)
+        if known is None:
+            known = self._traced(iterator.element_spec)
+            self._traces.append(known)
+        self._function, self._collected = known.function, known.collected
+
+    def _traced(self, spec: Any) -> _Trace:
         if hasattr(self.model.train_step, "get_concrete_function"):
             raise CaptureError(
                 "train_step is a tf.function, which hides what happens in it; Keras compiles train steps by "
                 "itself: leave the decorator away"
             )
         try:
-            _build(self.model, iterator.element_spec)
+            _build(self.model, spec)
             found = select(sites(self.model), self.layers)
             self._slots = [slot for site in found for slot in site.weights]
             self._points = [point for site in found for point in site.outputs]
-            if not self._eagerly:
-                self._function = self._traced(iterator)
+            # As wide as Keras's own function becomes when batches of several sizes come.
+            spec = functools.reduce(_covering, (trace.spec for trace in self._traces), spec)
+            function = self._recorded_step if self._eagerly else self._compiled_for(spec)
             if self.failure is not None:
                 raise self.failure
         except Exception as error:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
-        self._spec = iterator.element_spec
+        return _Trace(spec, function, self._collected)
 
     def record(self, batch: Any) -> tuple[Any, Recording | None]:
         """Trains on a batch, and records. The step must have been traced.
@@ -190,12 +197,10 @@ class InstrumentedStep:
 
     # -- traced ---------------------------------------------------------------------------------
 
-    def _traced(self, iterator: Any) -> Callable[[Any], Any]:
+    def _compiled_for(self, spec: Any) -> Callable[[Any], Any]:
         # A new inner function each time: a cached one would not run its Python again and leave no layout.
         self._tapped_step = self._compiled(self._tapped)
-        function = tf.function(self._recorded_step).get_concrete_function(
-            tf.OptionalSpec(iterator.element_spec)
-        )
+        function = tf.function(self._recorded_step).get_concrete_function(tf.OptionalSpec(spec))
         random = sorted(_stateful_random_ops(function))
         if random:
             message = (
@@ -303,6 +308,38 @@ class InstrumentedStep:
             bool(after > before),
             float(rate),
         )
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """A compiled step: for which batches, and what it records."""
+
+    spec: Any
+    function: Callable[[Any], Any]
+    collected: Collected
+
+
+def _narrowest(traces: Sequence[_Trace], spec: Any) -> _Trace | None:
+    """The trace that TensorFlow would take for a batch: the most specific one that covers it.
+
+    Keras's own function goes by this rule, and with other static sizes the same step may be computed by
+    other kernels, which round differently.
+    """
+    found: _Trace | None = None
+    for trace in traces:
+        covers = _covering(spec, trace.spec) == trace.spec
+        if covers and (found is None or _covering(trace.spec, found.spec) == found.spec):
+            found = trace
+    return found
+
+
+def _covering(new: Any, known: Any) -> Any:
+    """The most specific kind of batch of which both are cases; the new one if there is none."""
+    try:
+        both = tf.nest.map_structure(lambda a, b: a.most_specific_common_supertype([b]), known, new)
+    except (TypeError, ValueError):
+        return new
+    return new if any(spec is None for spec in tf.nest.flatten(both)) else both
 
 
 def _build(model: Any, element_spec: Any) -> None:

@@ -12,7 +12,7 @@ from see_rnn_like.cells import CellSpec
 from see_rnn_like.engine.recurrence import Replay, recurrent_spec, replay
 from see_rnn_like.errors import ArgumentError, UnsupportedLayerError
 from see_rnn_like.extract.arrays import to_numpy
-from see_rnn_like.extract.batches import read_batch
+from see_rnn_like.extract.batches import read_batch, require_fitting
 from see_rnn_like.extract.layers import get_layer
 from see_rnn_like.extract.outputs import require_built
 from see_rnn_like.models.layout import RecurrentPart, recurrent_parts
@@ -21,8 +21,9 @@ from see_rnn_like.models.layout import RecurrentPart, recurrent_parts
 def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
     """Every gate and state of a recurrent layer at every timestep.
 
-    The model runs forward in inference mode, and from what the layer is given and returns all gates follow
-    at once; the states they lead to are checked against the layer's own. Nothing of the model changes.
+    The model runs forward in inference mode, with the cell of the layer computed by its `CellSpec`, which
+    tells the gates. Whether that is what the layer computes is checked against the layer's own output, once
+    per model in its present form. Nothing of the model changes.
 
     Args:
         model: a built Keras 3 model.
@@ -49,7 +50,9 @@ def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
         Frozen({'sample': 4, 'time': 9, 'unit': 2})
     """
     layer, parts = recurrent_layer(model, _id)
-    inside = replay(model, parts, read_batch(x).x)
+    batch = read_batch(x)
+    require_fitting(model, batch.x)
+    inside = replay(model, parts, batch.x)
     traced = [_labelled(recurrent_spec(part), one) for part, one in zip(parts, inside, strict=True)]
     spec = recurrent_spec(parts[0])
     found = by_direction(parts, traced)

@@ -16,7 +16,7 @@ from see_rnn_like.engine.recurrence import (
     replay,
 )
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
-from see_rnn_like.extract.batches import read_batch
+from see_rnn_like.extract.batches import read_batch, require_fitting
 from see_rnn_like.extract.fading import FADED, fading_lag
 from see_rnn_like.extract.gates import by_direction, recurrent_layer
 from see_rnn_like.models.layout import RecurrentPart
@@ -50,7 +50,7 @@ def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int =
     Raises:
         UnknownLayerError, UnsupportedLayerError, CaptureError: as `trace`.
         ArgumentError: if `probes` is less than 1, or the layer is not called exactly once.
-        ArgumentTypeError: if `probes` is not a whole number.
+        ArgumentTypeError: if `probes` or `seed` is not a whole number.
 
     Example:
         >>> import keras, numpy as np
@@ -62,8 +62,10 @@ def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int =
         True
     """
     _require_count("probes", probes)
+    _require_count("seed", seed, least=0)
     layer, parts = recurrent_layer(model, _id)
     batch = read_batch(x).x
+    require_fitting(model, batch)
     inside = replay(model, parts, batch)
     rng = np.random.default_rng(seed)
     directions = [[random_directions(one, rng) for one in inside] for _ in range(probes)]
@@ -104,7 +106,7 @@ def lyapunov(
     Raises:
         UnknownLayerError, UnsupportedLayerError, CaptureError: as `trace`.
         ArgumentError: if `exponents` is less than 1 or `settle` leaves no timestep to measure.
-        ArgumentTypeError: if `exponents` is not a whole number.
+        ArgumentTypeError: if `exponents`, `settle` or `seed` is not a whole number.
 
     Example:
         >>> import keras, numpy as np
@@ -114,12 +116,15 @@ def lyapunov(
         (Frozen({'exponent': 2}), True)
     """
     _require_count("exponents", exponents)
+    _require_count("seed", seed, least=0)
     layer, parts = recurrent_layer(model, _id)
     batch = read_batch(x).x
+    require_fitting(model, batch)
     inside = replay(model, parts, batch)
     timesteps = inside[0].states[0].shape[1]
     settle = timesteps // 4 if settle is None else settle
-    if not 0 <= settle < timesteps:
+    _require_count("settle", settle, least=0)
+    if settle >= timesteps:
         raise ArgumentError(
             f"settle must be from 0 to {timesteps - 1}, there are {timesteps} timesteps; got {settle}"
         )
@@ -169,11 +174,11 @@ def _over_lag(products: list[np.ndarray], alive: np.ndarray | None) -> np.ndarra
     return by_lag
 
 
-def _require_count(name: str, given: Any) -> None:
+def _require_count(name: str, given: Any, least: int = 1) -> None:
     if isinstance(given, bool) or not isinstance(given, int | np.integer):
         raise ArgumentTypeError(f"{name} must be a whole number; got {given!r}")
-    if given < 1:
-        raise ArgumentError(f"{name} must be at least 1; got {given}")
+    if given < least:
+        raise ArgumentError(f"{name} must be at least {least}; got {given}")
 
 
 def _memory(part: RecurrentPart, inside: Replay, measured: list[np.ndarray]) -> xr.Dataset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 
 from see_rnn_like.engine.recurrence import recurrent_spec, state_gradients
 from see_rnn_like.errors import ArgumentTypeError
-from see_rnn_like.extract.batches import read_batch
+from see_rnn_like.extract.batches import read_batch, require_fitting
 from see_rnn_like.extract.gates import by_direction, recurrent_layer, states_over_time
 from see_rnn_like.extract.gradients import require_loss
 
@@ -39,7 +40,8 @@ def get_state_gradients(
         sample_weight: weights of the samples, or None.
         loss: a function of the model's outputs in place of the compiled loss, written with TensorFlow or
             `keras.ops`; what it returns is summed: ``lambda outputs: outputs[:, -1, 3]`` for logit 3 at the
-            last timestep. Keep one function for repeated calls: each is compiled once.
+            last timestep. Keep one function for repeated calls: each is compiled once, and what it reads
+            besides its argument is read then.
 
     Returns:
         Dataset with one variable per state, `h` and for LSTM `c`, ``(sample, time, unit)``; a Bidirectional
@@ -65,9 +67,10 @@ def get_state_gradients(
         Frozen({'sample': 4, 'time': 9, 'unit': 2})
     """
     layer, parts = recurrent_layer(model, _id)
-    if loss is not None and not (callable(loss) and isinstance(loss, Hashable)):
-        raise ArgumentTypeError(f"loss must be a function of the model's outputs or None; got {loss!r}")
+    if loss is not None:
+        _require_function(loss)
     batch = read_batch(x, y, sample_weight)
+    require_fitting(model, batch.x)
     if loss is None:
         require_loss(model, batch.y)
     found = state_gradients(model, parts, batch.x, batch.y, batch.sample_weight, loss)
@@ -75,3 +78,13 @@ def get_state_gradients(
     datasets = [xr.Dataset(states_over_time(spec, one.states)) for one in found]
     gradients = by_direction(parts, datasets).assign_attrs(layer=layer.name, cell=spec.name, kind="gradient")
     return gradients.assign_coords(time=np.arange(gradients.sizes["time"]))
+
+
+def _require_function(loss: Any) -> None:
+    try:
+        # What compiled functions are kept by.
+        usable = callable(loss) and bool({weakref.ref(loss)})
+    except TypeError:
+        usable = False
+    if not usable:
+        raise ArgumentTypeError(f"loss must be a function of the model's outputs or None; got {loss!r}")
