@@ -55,11 +55,17 @@ class TensorInfo:
     def derived(self) -> bool:
         """Whether it sums up another tensor of a recurrent layer, in few numbers that are always kept.
 
-        These are ``saturation_left`` and ``saturation_right``, ``h_norm``, ``c_norm`` and ``output_norm``,
-        ``horizon_h`` and ``horizon_c``. They have pictures of their own; where all tensors are drawn they are
+        These are ``saturation_left``, ``saturation_right`` and ``output_norm``, and of each state such as h
+        ``h_norm`` and ``horizon_h``. They have pictures of their own; where all tensors are drawn they are
         left out, for the sizes and distributions of sums say little.
         """
         return (self.key.kind, self.dims) in _DERIVED
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it holds a state of a recurrent layer over time, whatever its cell calls that."""
+        is_probed = self.attrs.get("from") == "probe batch"
+        return is_probed and (self.key.kind, self.dims) == ("value", ("sample", "time", "unit"))
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,23 @@ def test_sizes_far_apart_are_on_a_logarithmic_axis_with_zeros_and_nan_marked():
     assert headline(figure).endswith("step 1 · 1 NaN")
 
 
+def test_padding_in_a_film_is_a_gap_and_a_nan_beside_it_is_counted():
+    info = TensorInfo(NORM.key, ("time",), (6,), {}, {"masked": [2, 3]})
+    arrays = {0: [1, 2, np.nan, np.nan, 5, 6], 1: [1, np.nan, np.nan, np.nan, 5, 6]}
+    *_, second = frames(animate(values_run(info, arrays), NORM.key))
+    assert headline(second).endswith("step 1 · 1 NaN")
+    (line, marks) = second.axes[0].lines
+    assert np.flatnonzero(np.isnan(line.get_ydata())).tolist() == [1, 2, 3]
+    assert marks.get_xdata().tolist() == [1]
+
+
+def test_padding_alone_leaves_the_headline_of_a_film_as_it_is():
+    info = TensorInfo(NORM.key, ("time",), (3,), {}, {"masked": [2]})
+    for figure in frames(animate(values_run(info, {4: [1, 2, np.nan]}), NORM.key)):
+        assert headline(figure) == "lstm/forward/h_norm:gradient · step 4"
+        assert [line.get_label() for line in figure.axes[0].lines] == ["lstm"]
+
+
 @pytest.mark.parametrize("values", [[0.0] * 3, [np.nan] * 3, [5.0] * 3, [-1e30] * 3, [2.0]])
 def test_any_curve_can_be_drawn(values):
     for figure in frames(animate(values_run(NORM, {4: values}), NORM.key)):

@@ -2,6 +2,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figures import drawn, legend_texts, line_of, tidy  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,20 +22,6 @@ from see_rnn_like.plots.development import (
 from see_rnn_like.plots.steps import BAD
 
 LOG_SPACED = [0, 1, 2, 3, 5, 8, 13, 22, 36, 60, 100, 167, 278, 464, 774, 1000]
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_behind():
-    before = dict(mpl.rcParams)
-    yield
-    plt.close("all")
-    assert dict(mpl.rcParams) == before
-
-
-def drawn(fig):
-    """Renders, as a notebook would; warnings are errors."""
-    fig.savefig("/dev/null", format="png")
-    return fig
 
 
 def tick_labels(axis):
@@ -62,10 +49,6 @@ def overlap(fig):
 
 def titles(axes):
     return [ax.get_title(loc="left") for ax in axes]
-
-
-def legend_texts(fig):
-    return [text.get_text() for legend in fig.legends for text in legend.get_texts()]
 
 
 def mesh_of(ax, label="L2 norm"):
@@ -300,6 +283,50 @@ def test_timesteps_that_a_shorter_batch_does_not_have_are_empty_not_bad():
     assert fig.legends == []
 
 
+def masked_norms(norms, masked):
+    """A run of one norm over time, recorded where these timesteps are masked in all samples."""
+    run = empty_run()
+    key = "gru/forward/h_norm:gradient"
+    attrs = {"from": "probe batch", "masked": masked}
+    run.declare([TensorInfo(TensorKey.parse(key), ("time",), (len(norms[0]),), {}, attrs)])
+    for step, values in enumerate(norms):
+        append(run, step, {key: values})
+    return run
+
+
+def test_padding_is_empty_and_a_nan_beside_it_is_red():
+    fig, (ax,) = plot_gradient_flow(masked_norms([[1, 2, np.nan, np.nan]] * 2, [2, 3]))
+    assert mesh_of(ax).get_array().mask.T.tolist() == [[False, False, True, True]] * 2
+    assert [mesh.get_label() for mesh in ax.collections] == ["L2 norm"]
+    assert (list(ax.lines), fig.legends) == ([], [])
+    _, (ax,) = plot_gradient_flow(masked_norms([[1, 2, 3, np.nan], [1, np.nan, 3, np.nan]], [3]))
+    bad = mesh_of(ax, "NaN or Inf").get_array()
+    assert np.argwhere(~np.ma.getmaskarray(bad.T)).tolist() == [[1, 1]]
+    assert line_of(ax, "NaN or Inf").get_xdata().tolist() == [1]
+
+
+def test_a_timestep_that_was_masked_at_another_step_only_keeps_its_norm():
+    _, (ax,) = plot_gradient_flow(masked_norms([[1, 2], [1, np.nan]], [1]))
+    assert mesh_of(ax).get_array().mask.T.tolist() == [[False, False], [False, True]]
+
+
+def test_states_of_a_registered_cell_have_a_panel_of_their_own():
+    norms = lstm_flow() | {
+        f"own/forward/{name}_norm:gradient": {0: fading(6)} for name in ("h", "memory", "output")
+    }
+    run = norms_run(norms)
+    fig, axes = plot_gradient_flow(run)
+    assert [title.split("\n")[0] for title in titles(axes)] == [
+        *("lstm · dL/dh", "dL/dc", "dL/d(output)"),
+        *("own · dL/dh", "dL/d(memory)", "dL/d(output)"),
+    ]
+    assert "total, through time" in titles(axes)[4]
+    assert overlap(fig) == []
+    assert len(plot_gradient_flow(run, kinds="memory")[1]) == 1
+    with pytest.raises(ArgumentError, match="kinds must be one of 'h', 'c', 'memory', 'output'; got 'state'"):
+        plot_gradient_flow(run, kinds="state")
+
+
 def test_the_norm_on_the_probe_batch_goes_before_that_of_the_training_batch():
     run = norms_run(lstm_flow())
     keys = ["lstm/forward/output:gradient", "embedding/output:gradient"]
@@ -356,6 +383,13 @@ def test_every_norm_is_in_exactly_one_mesh(table):
 # ---------------------------------------------------------------------------- activations
 
 
+def activation_info(name, shape):
+    """As the monitor declares it: states are those of the probe batch, outputs of the training batch."""
+    batch = "training" if "output" in name else "probe"
+    dims = ("sample", "time", "unit")
+    return TensorInfo(TensorKey.parse(name), dims, shape, {}, {"from": f"{batch} batch"})
+
+
 def activations(steps=range(0, 100, 10), layers=("embedding", "lstm", "dense"), bad_step=None):
     """Outputs that spread out, and states of those called lstm."""
     names = []
@@ -363,19 +397,22 @@ def activations(steps=range(0, 100, 10), layers=("embedding", "lstm", "dense"), 
         names += [f"{layer}/forward/{role}:value" for role in ("c", "h", "output")] * layer.startswith("lstm")
         names += [f"{layer}/output:value"] * (not layer.startswith("lstm"))
     run = empty_run()
-    run.declare([tensor_info(name, (None, None)) for name in names])
+    run.declare([activation_info(name, (None, None, None)) for name in names])
     rng = np.random.default_rng(0)
     for step in steps:
-        arrays = {name: np.tanh(rng.normal(0, 0.1 + step / 50, (20, 8))) for name in names}
+        arrays = {name: np.tanh(rng.normal(0, 0.1 + step / 50, (20, 4, 2))) for name in names}
         if step == bad_step:
-            arrays[names[-1]][:2, 0] = np.nan, np.inf
+            arrays[names[-1]][:2, 0, 0] = np.nan, np.inf
         record(run, step, arrays)
     return run
 
 
 def test_activation_panels_are_a_row_per_layer_in_the_order_output_h_c():
     fig, axes = plot_activations_over_training(activations())
-    assert titles(axes) == ["embedding · output", "lstm · output", "lstm · h", "lstm · c", "dense · output"]
+    assert titles(axes) == [
+        *("embedding · output, training batch", "lstm · output, training batch"),
+        *("lstm · h, probe batch", "lstm · c, probe batch", "dense · output, training batch"),
+    ]
     cells = [(ax.get_subplotspec().rowspan.start, ax.get_subplotspec().colspan.start) for ax in axes]
     assert cells == [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0)]
     assert [ax.get_xlabel() for ax in axes] == ["", "", "step", "step", "step"]
@@ -452,7 +489,7 @@ def test_a_step_without_a_finite_value_has_no_shares():
 
 def test_nan_of_activations_is_counted_in_the_title_of_its_panel_and_marked():
     fig, axes = plot_activations_over_training(activations(bad_step=50))
-    assert titles(axes)[-1] == "dense · output\n1 NaN, 1 Inf in 1 of 10 steps, from 50"
+    assert titles(axes)[-1] == "dense · output, training batch\n1 NaN, 1 Inf in 1 of 10 steps, from 50"
     assert to_hex(axes[-1]._left_title.get_color()) == BAD
     assert to_hex(axes[0]._left_title.get_color()) != BAD
     assert overlap(fig) == []
@@ -464,21 +501,31 @@ def test_directions_of_a_layer_have_rows_of_their_own():
         "bi/output:value",
         *(f"bi/{way}/{role}:value" for role in ("h", "output") for way in ("forward", "backward")),
     ]
-    run.declare([tensor_info(name, (None,)) for name in names])
-    record(run, 0, {name: np.ones(3) for name in names})
+    run.declare([activation_info(name, (1, 1, 3)) for name in names])
+    record(run, 0, {name: np.ones((1, 1, 3)) for name in names})
     _, axes = plot_activations_over_training(run)
-    assert titles(axes) == [
+    assert [title.split(",")[0] for title in titles(axes)] == [
         "bi · output",
         *(f"bi/{way} · {role}" for way in ("forward", "backward") for role in ("output", "h")),
     ]
 
 
+def test_activations_of_a_registered_cell_are_shown_by_the_names_of_its_states():
+    names = [f"own/forward/{role}:value" for role in ("h", "memory")] + ["dense/output:value"]
+    run = empty_run()
+    run.declare([activation_info(name, (2, 3, 4)) for name in names])
+    run.declare([TensorInfo(TensorKey.parse("own/forward/horizon_memory:value"), ("lag",), (3,))])
+    record(run, 0, {name: np.ones((2, 3, 4)) for name in names})
+    _, axes = plot_activations_over_training(run)
+    assert titles(axes) == [
+        *("own · h, probe batch", "own · memory, probe batch", "dense · output, training batch")
+    ]
+
+
 def test_the_batch_of_the_activations_is_named():
     run = empty_run()
-    run.declare(
-        [TensorInfo(TensorKey.parse("lstm/forward/h:value"), ("unit",), (3,), {}, {"from": "probe batch"})]
-    )
-    record(run, 0, {"lstm/forward/h:value": np.ones(3)})
+    run.declare([activation_info("lstm/forward/h:value", (1, 1, 3))])
+    record(run, 0, {"lstm/forward/h:value": np.ones((1, 1, 3))})
     assert titles(plot_activations_over_training(run)[1]) == ["lstm · h, probe batch"]
 
 
@@ -493,7 +540,8 @@ def test_any_number_of_steps_and_layers_of_activations_can_be_drawn(steps, count
 
 def test_layers_of_activations_can_be_chosen():
     run = activations()
-    assert titles(plot_activations_over_training(run, "dense")[1]) == ["dense · output"]
+    (title,) = titles(plot_activations_over_training(run, "dense")[1])
+    assert title == "dense · output, training batch"
     assert len(plot_activations_over_training(run, (name for name in ["lstm", "dense"]))[1]) == 4
     with pytest.raises(UnknownLayerError, match=r"no layer matches 'lsmt'; .* are: embedding, lstm, dense"):
         plot_activations_over_training(run, ["dense", "lsmt"])
@@ -518,11 +566,6 @@ RATE = {"learning_rate": 1e-2}
 def described(optimizer=None, **regularizers):
     layers = [{"class_name": "LSTM", "config": {"name": "lstm", **regularizers}}]
     return {"optimizer": optimizer or {"class": "Adam"}, "model": {"config": {"layers": layers}}}
-
-
-def line_of(ax, label):
-    (line,) = [line for line in ax.lines if line.get_label() == label]
-    return line
 
 
 def weight_run(meta, steps=range(4), loss=2.0):

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figures import drawn, legend_texts, line_of, tidy  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -23,14 +23,6 @@ from see_rnn_like.plots.steps import BAD, bad_text, cell_edges, literal, scale_s
 from see_rnn_like.plots.timeline import plot_events, plot_loss
 
 KERNEL = "lstm/forward/kernel:gradient"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_behind():
-    before = dict(mpl.rcParams)
-    yield
-    plt.close("all")
-    assert dict(mpl.rcParams) == before
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +46,6 @@ def plain_run(arrays, key="dense/output:value"):
     for step, array in arrays.items():
         record(run, step, {key: np.ravel(array)})
     return run
-
-
-def line_of(ax, label):
-    (line,) = [line for line in ax.lines if line.get_label() == label]
-    return line
-
-
-def legend_texts(fig):
-    return [text.get_text() for legend in fig.legends for text in legend.get_texts()]
-
-
-def drawn(fig):
-    """Renders, as a notebook would; warnings are errors."""
-    fig.savefig("/dev/null", format="png")
-    return fig
 
 
 # ---------------------------------------------------------------------------- norms

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
-from figures import nothing_is_cut_off, shows, tidy, unchanged  # noqa: F401
+from figures import line_of, nothing_is_cut_off, shows, tidy, unchanged  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_probe import probed_run
@@ -22,7 +22,9 @@ from see_rnn_like.history import Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.colors import BAD_CELL
 from see_rnn_like.plots.curves import HUES
+from see_rnn_like.plots.development import plot_gradient_flow
 from see_rnn_like.plots.gates import plot_gates, plot_saturation
+from see_rnn_like.plots.history import plot_norms, plot_update_ratio
 from see_rnn_like.plots.horizon import plot_horizon
 from see_rnn_like.plots.spectrum import plot_spectrum
 
@@ -120,11 +122,6 @@ def dots(ax):
     """Places of the points of a scatter ``(point, 2)``."""
     (collection,) = ax.collections
     return np.ma.getdata(collection.get_offsets())
-
-
-def line_of(ax, label):
-    (line,) = [line for line in ax.lines if line.get_label() == label]
-    return line
 
 
 def labels_of(ax):
@@ -284,7 +281,7 @@ def test_importing_the_pictures_does_not_load_tensorflow():
 # ---------------------------------------------------------------------------- gates
 
 
-@pytest.mark.parametrize("sample", [None, 0, 2, -1])
+@pytest.mark.parametrize("sample", [None, 0, 2])
 def test_gate_images_are_the_gates_over_time(sample):
     traced = trace_of()
     _, axes = plot_gates(traced, sample=sample)
@@ -385,15 +382,15 @@ def test_a_selected_gate_is_drawn_alone():
     assert axes[0, 0].get_title() == "forget"
 
 
-@pytest.mark.parametrize("sample", [3, -4])
+@pytest.mark.parametrize("sample", [3, -1, -4])
 def test_a_sample_that_is_not_there_is_refused(sample):
-    with pytest.raises(ArgumentError, match=f"there is no sample {sample}; the trace has 3"):
+    with pytest.raises(ArgumentError, match=f"sample is one of 0 … 2; got {sample}"):
         plot_gates(trace_of(), sample=sample)
 
 
 @pytest.mark.parametrize("sample", ["first", 1.0, True, [0]])
 def test_a_sample_is_a_whole_number(sample):
-    with pytest.raises(ArgumentTypeError, match="sample is the number of a sample, or None"):
+    with pytest.raises(ArgumentTypeError, match="sample is a whole number; got"):
         plot_gates(trace_of(), sample=sample)
 
 
@@ -559,7 +556,6 @@ def test_the_lags_at_which_it_falls_below_1_e_and_1_percent_are_marked():
         (0.95, 50, "uses 19.5 of 50 steps (to 1/e), all 50 (to 1%)"),
         (1.0, 50, "uses all 50 steps (to 1/e), all 50 (to 1%)"),
         (1.3, 2000, "uses all 2,000 steps (to 1/e), all 2,000 (to 1%)"),
-        (0.5, 1, "uses all 1 step (to 1/e), all 1 (to 1%)"),
     ],
 )
 def test_a_memory_that_outlasts_the_sequence(factor, steps, words):
@@ -567,6 +563,63 @@ def test_a_memory_that_outlasts_the_sequence(factor, steps, words):
     assert heading_of(ax)[1] == words
     assert ax.get_ylim()[0] < 0.01
     assert ax.get_ylim()[1] > factor ** (steps - 1)
+    assert nothing_is_cut_off(fig)
+
+
+def test_one_timestep_has_no_horizon_and_says_so():
+    horizon = horizon_of("SimpleRNN", 1, (0.5,)).assign_attrs(horizon=np.nan, horizon_1pct=np.nan)
+    fig, ax = plot_horizon(horizon)
+    assert heading_of(ax)[1] == "no horizon: of one timestep nothing is known but lag 0"
+    assert nothing_is_cut_off(fig)
+
+
+def underflown(steps=400, factor=0.01):
+    """An influence that is exactly 0 in float32 from lag 23 on."""
+    lag = np.arange(steps)
+    horizon = horizon_of("SimpleRNN", steps, (0.5,), half_life=[np.nan])
+    strength = (factor**lag).astype("float32")[None]
+    assert strength[0, 22] > 0 == strength[0, 23]
+    return horizon.assign(strength=(("state", "lag"), strength), error=(("state", "lag"), strength / 20))
+
+
+def test_influences_that_underflow_do_not_widen_the_picture_beyond_its_axis():
+    fig, ax = plot_horizon(underflown())
+    end = ax.get_xlim()[1]
+    assert end == 20  # lag 1 is the last of 1%
+    assert all(np.max(line.get_xdata()) <= end for line in ax.lines if line.get_transform() != ax.transAxes)
+    assert nothing_is_cut_off(fig)
+    assert ax.get_window_extent().width > 0.7 * fig.bbox.width
+
+
+def test_the_band_of_an_influence_that_underflows_stays_at_the_line():
+    """An edge at 0 has no place on a logarithmic axis: without it the band is a wedge."""
+    horizon = underflown()
+    horizon["strength"][0, 3:] = 0
+    horizon["error"][0, 3:] = 0
+    _, ax = plot_horizon(horizon)
+    (band,) = ax.collections
+    places = band.get_paths()[0].vertices
+    assert (places[:, 1] > 0).all()
+    beyond = places[places[:, 0] >= 3]
+    assert (beyond[:, 1] < ax.get_ylim()[0]).all()
+
+
+def test_a_nan_far_beyond_the_last_strong_lag_stays_on_the_axis():
+    horizon = underflown()
+    horizon["strength"][0, 300] = np.nan
+    fig, ax = plot_horizon(horizon)
+    assert ax.get_xlim() == (0, 300)
+    assert list(line_of(ax, "NaN or Inf").get_xdata()) == [300]
+    assert nothing_is_cut_off(fig)
+
+
+def test_recorded_influences_that_underflow_end_with_the_axis_too():
+    strength = underflown()["strength"].values[0]
+    fig, (ax,) = plot_horizon(horizon_run([strength, strength**0.4]))
+    assert ax.get_xlim() == (0, 30)  # of the later step lag 2 is the last of 1%
+    marks = [line for line in ax.lines if line.get_label() == "exactly 0"]
+    assert [list(line.get_xdata()) for line in marks] == [list(range(23, 31))] * 2
+    assert ax.get_title(loc="left") == "h: 1/e at 0.217 → 0.543, 1% at 1 → 2.5"
     assert nothing_is_cut_off(fig)
 
 
@@ -795,6 +848,22 @@ def test_columns_are_at_least_one():
         plot_saturation(trace_of(), columns=0)
 
 
+@pytest.mark.parametrize("columns", ["abc", 1.5, np.nan, True, np.array([1, 2])])
+@pytest.mark.parametrize("plot", [plot_saturation, plot_gradient_flow, plot_norms, plot_update_ratio])
+def test_columns_are_a_whole_number(plot, columns, two_layers):
+    run = two_layers if plot in (plot_saturation, plot_gradient_flow) else lstm_run([0, 1])
+    layer = {"layer": "gru"} if plot is plot_saturation else {}
+    with pytest.raises(ArgumentTypeError, match=r"^columns is a whole number; got "):
+        plot(run, columns=columns, **layer)
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("step", [True, "abc", 10.0, np.nan])
+def test_a_step_is_a_whole_number(step, lstm_probe):
+    with pytest.raises(ArgumentTypeError, match=r"^step is a whole number; got "):
+        plot_saturation(lstm_probe, step=step)
+
+
 @pytest.mark.parametrize("plot", [plot_saturation, plot_horizon])
 def test_which_layer_of_a_run_must_be_clear(plot, two_layers):
     with pytest.raises(ArgumentError, match="several layers were recorded, gru, rnn: pick one with layer="):
@@ -907,6 +976,11 @@ def test_the_lag_of_an_exponential_is_exact(factor, share, lags):
         assert found == pytest.approx(expected, rel=1e-9)
     elif expected > lags - 0.999:
         assert found == np.inf
+
+
+@pytest.mark.parametrize("strength", [[1.0], [1.0, np.nan, np.nan]])
+def test_a_memory_of_which_only_lag_0_is_known_has_no_lag(strength):
+    assert np.isnan(fading_lag(np.array(strength), 0.5))
 
 
 def test_a_memory_that_ends_at_once_fades_at_lag_0():

@@ -648,14 +648,17 @@ def test_words_of_the_inside_tell_its_numbers(inside_page):
     assert "forward · h: 1/e at {:.3g} → {:.3g}, 1% at {:.3g} → {:.3g}.".format(*lags) in horizon
 
 
-def test_nan_gradients_are_told_in_words():
+@pytest.mark.parametrize(
+    ("masked", "words"), [([], "NaN or Inf, NaN or Inf, 2."), ([0], "no value, NaN or Inf, 2.")]
+)
+def test_nan_gradients_are_told_in_words_and_padding_is_none(masked, words):
     run = empty_run()
     key = TensorKey("rnn", "forward", "h_norm", "gradient")
-    run.declare([TensorInfo(key, ("time",), (3,), {}, {"from": "probe batch"})])
+    run.declare([TensorInfo(key, ("time",), (3,), {}, {"from": "probe batch", "masked": masked})])
     norms = np.array([np.nan, np.inf, 2.0])
     run.append(Snapshot(0, 0, 0.0, 0.0, {key: stats.moments(norms)}, {}, {key: norms}))
     (layer,) = build_page(run).layers
-    assert spoken(layer.inside[0]).endswith("probe batch: NaN or Inf, NaN or Inf, 2.")
+    assert spoken(layer.inside[0]).endswith(f"probe batch: {words}")
 
 
 def test_sums_of_other_tensors_have_no_sections_of_their_own(inside_page):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from see_rnn_like import RNNMonitor, Run, memory_horizon, plot_horizon, plot_saturation
+from see_rnn_like import RNNMonitor, Run, memory_horizon, plot_gradient_flow, plot_horizon, plot_saturation
 from see_rnn_like.report import write_report
+from see_rnn_like.report.pictures import flow_picture
 
 SUMS = {"saturation_left", "saturation_right", "h_norm", "c_norm", "output_norm", "horizon_h", "horizon_c"}
 EVERYTHING = ("weights", "outputs", "output_gradients", "gates", "states", "state_gradients", "horizon")
@@ -42,6 +43,18 @@ def test_what_the_monitor_sums_up_is_what_counts_as_derived(trained):
     _, _, run = trained
     assert {key.role for key, info in run.infos().items() if info.derived} == SUMS
     assert not {key.role for key, info in run.infos().items() if not info.derived} & SUMS
+
+
+def test_masked_timesteps_of_a_real_run_are_not_shown_as_failed(trained):
+    """The last 2 of 9 timesteps are padding in every sample."""
+    _, _, run = trained
+    _, axes = plot_gradient_flow(run)
+    for ax in axes:
+        assert not {mesh.get_label() for mesh in ax.collections} - {"L2 norm", "exactly 0"}
+        assert not ax.lines
+    (spoken,) = re.findall(r'aria-label="([^"]*)"', flow_picture(run, "both").svg)
+    assert "no value" in spoken
+    assert "nan" not in spoken.lower()
 
 
 def test_the_horizon_that_was_recorded_is_drawn_with_its_lags(trained):

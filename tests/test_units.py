@@ -265,7 +265,8 @@ def run_of(arrays, values=True):
         axes = dims.get(key.role, DIMS if len(shape) == 3 else ("sample", "unit"))
         axes = axes if len(axes) == len(shape) else tuple(f"axis_{i}" for i in range(len(shape)))
         coords = {"gate": tuple(f"g{i}" for i in range(shape[2]))} if key.role == "gates" else {}
-        run.declare([TensorInfo(key, axes, shape, coords)])
+        attrs = {"from": "training batch" if key.role == "output" else "probe batch"}
+        run.declare([TensorInfo(key, axes, shape, coords, attrs)])
     for i in range(len(next(iter(arrays.values())))):
         now = {keys[name]: series[i] for name, series in arrays.items()}
         sums = {key: moments(array, 2 if key.role == "gates" else None) for key, array in now.items()}
@@ -301,6 +302,35 @@ def test_a_run_is_judged_step_by_step():
     trace_says = dead_and_exploding(as_trace(stuck, healthy))
     for name in ("dead", "exploding", "spread", "largest"):
         np.testing.assert_array_equal(forward[name].sel(step=10), trace_says[name])
+
+
+def test_a_run_is_judged_by_whatever_its_cell_calls_its_states():
+    h, memory = noise(4, 50, 3), noise(4, 50, 3)
+    memory[..., 1] = 0
+    shares = np.full((1, 3), 0.5)
+    run = run_of(
+        {"a/forward/h:value": [h], "a/forward/memory:value": [memory], "a/forward/output:value": [h]}
+    )
+    key = TensorKey.parse("a/forward/saturation_left:value")
+    run.declare([TensorInfo(key, ("gate", "unit"), (1, 3), {"gate": ("hidden",)}, {"from": "probe batch"})])
+    run.append(Snapshot(7, 0, 0.0, 0.0, {key: moments(shares, 0)}, {}, {key: shares}))
+    found = dead_and_exploding(run)["a/forward"]
+    assert found["state"].values.tolist() == ["h", "memory"]
+    assert np.argwhere(found["dead"].values).tolist() == [[0, 1, 1]]
+    assert found.attrs["share_dead"] == 0
+
+
+def test_one_timestep_is_too_little_to_call_a_unit_dead():
+    message = "needs at least 2 that are not masked, those of all samples together; got 1: give it more"
+    with pytest.raises(errors.ArgumentError, match=message):
+        dead_and_exploding(as_trace(noise(1, 1, 3)))
+    masked = np.ones((2, 5), bool)
+    masked[1, 3] = False
+    with pytest.raises(errors.ArgumentError, match=message):
+        dead_and_exploding(as_trace(noise(2, 5, 3), masked=masked))
+    with pytest.raises(errors.ArgumentError, match=message):
+        dead_and_exploding(run_of({"a/forward/h:value": [noise(1, 1, 3)]}))
+    assert not dead_and_exploding(as_trace(noise(2, 1, 3)))["dead"].any()
 
 
 def test_a_run_with_gates_knows_what_was_masked():

@@ -16,13 +16,13 @@ def fading_lag(strength: np.ndarray, share: float) -> float:
         share: of the strength at lag 0, which is 1.
 
     Returns:
-        The lag in timesteps, inf if the strength never falls so far, NaN if there is none but at lag 0.
+        The lag in timesteps, inf if the strength never falls so far, NaN if none is known but at lag 0.
 
     Example:
         >>> round(fading_lag(0.5 ** np.arange(10), 0.01), 3)
         6.644
     """
-    if len(strength) > 1 and np.isnan(strength[1:]).all():
+    if np.isnan(strength[1:]).all():
         return np.nan
     below = np.flatnonzero(strength < share)
     if not len(below):

@@ -190,7 +190,7 @@ class Probe:
             alive = None if gradients.alive is None else gradients.alive.numpy()
             norms = _norm_over_samples(to_numpy(gradient), alive)
             path = "without the path through later timesteps" if name == "output" else "total, through time"
-            info = place.info(f"{name}_norm", "gradient", ("time",), norms.shape, path=path)
+            info = place.info(f"{name}_norm", "gradient", ("time",), norms.shape, path=path, **_never(alive))
             yield _Item(info, norms if alive is None else norms[alive.any(0)], norms)
 
     def _horizons(self, inside: Sequence[Replay]) -> Iterator[_Item]:
@@ -203,7 +203,8 @@ class Probe:
             for name, by_sample in zip(recurrent_spec(place.part).states, squares, strict=True):
                 known = np.ones(by_sample.shape, bool) if one.alive is None else lags_of(one.alive.numpy())
                 strength = _root_mean(by_sample, known)
-                info = place.info(f"horizon_{name}", "value", ("lag",), strength.shape)
+                masked = _never(None if one.alive is None else known)
+                info = place.info(f"horizon_{name}", "value", ("lag",), strength.shape, **masked)
                 yield _Item(info, strength[known.any(0)], strength)
 
 
@@ -214,6 +215,11 @@ def _alive(series: Any, alive: Any) -> Any:
 
 def _mask(alive: Any) -> dict[str, str]:
     return {} if alive is None else {"mask": "masked timesteps are left out"}
+
+
+def _never(counted: np.ndarray | None) -> dict[str, list[int]]:
+    """Places at which no sample counts: NaN there says that there is nothing, not that it failed."""
+    return {} if counted is None else {"masked": np.flatnonzero(~counted.any(0)).tolist()}
 
 
 def _norm_over_samples(gradient: np.ndarray, alive: np.ndarray | None) -> np.ndarray:

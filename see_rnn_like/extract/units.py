@@ -17,8 +17,6 @@ from see_rnn_like.errors import ArgumentError, ArgumentTypeError, one_of
 from see_rnn_like.history import History
 from see_rnn_like.labels import TensorKey
 
-#: Roles of states in a run, the output first.
-_STATES = ("h", "c")
 #: Dimensions of states.
 _DIMS = ("sample", "time", "unit")
 #: Parts of a sequence that are compared to see whether a unit grows.
@@ -163,8 +161,8 @@ def dead_and_exploding(
         being ``output`` where the states were not recorded; the shares are those of the last step.
 
     Raises:
-        ArgumentError: if the run holds no values of a recurrent layer, the Dataset is not a trace, every
-            timestep is masked, or a threshold is out of range.
+        ArgumentError: if the run holds no values of a recurrent layer, the Dataset is not a trace, fewer than
+            two timesteps (all samples together) are not masked, or a threshold is out of range.
         ArgumentTypeError: if it is neither a trace nor a run, or a threshold is no number.
 
     Example:
@@ -380,14 +378,15 @@ def _judged_run(run: History, limits: _Limits) -> dict[str, xr.Dataset]:
 
 def _is_over_units(run: History, key: TensorKey) -> bool:
     """Whether a tensor is a state, gates or an output with a plain axis of units (not of images)."""
-    return key.role in (*_STATES, "gates", "output") and set(run.info(key).dims) <= {*_DIMS, "gate"}
+    info = run.info(key)
+    return info.is_state or (key.role in ("gates", "output") and set(info.dims) <= {*_DIMS, "gate"})
 
 
 def _snapshots(run: History, keys: Sequence[TensorKey]) -> dict[int, xr.Dataset]:
     """One part of a run as a trace per step: its states and gates, or its output if no state was kept."""
     kept = {key: dict(run.load(key, "value")) for key in keys}
     roles = {key.role for key, values in kept.items() if values}
-    states = roles & set(_STATES) or roles & {"output"}
+    states = {key.role for key in keys if run.info(key).is_state} & roles or roles & {"output"}
     # Gates belong to the states' batch; outputs may be those of another one.
     wanted = states | (roles & {"gates"} if "output" not in states else set())
     chosen = {key: values for key, values in kept.items() if key.role in wanted}
@@ -410,6 +409,11 @@ def _judged_steps(name: str, snapshots: Mapping[int, xr.Dataset], limits: _Limit
 
 def _judged_states(part: xr.Dataset, limits: _Limits) -> xr.Dataset:
     names, alive = _state_names(part), _alive(part)
+    if alive.sum() < 2:
+        raise ArgumentError(
+            "dead_and_exploding compares timesteps: it needs at least 2 that are not masked, those of all "
+            f"samples together; got {alive.sum()}: give it more or longer samples"
+        )
     is_backward = str(part.coords["direction"].values) == "backward" if "direction" in part.coords else False
     judged = [_judged(part[name].values, alive, is_backward, limits) for name in names]
     return xr.concat(judged, xr.DataArray(names, dims="state", name="state"))

@@ -236,12 +236,14 @@ def _curve(fig: Figure, film: _Film) -> Show:
             line.remove()
         step, array = film.frames[frame]
         places, values = np.arange(array.size), array.astype("float64")
-        curve = Curve(key.layer, None, places, values, ~np.isfinite(values))
+        # NaN there says that every sample is masked: a gap without a mark.
+        absent = np.isnan(values) & np.isin(places, film.info.attrs.get("masked", []))
+        curve = Curve(key.layer, None, places, values, ~np.isfinite(values) & ~absent)
         draw_line(ax, curve, HUES[0])
         if ax.get_yscale() == "log":
             mark_zeros(ax, curve, HUES[0])
         mark_bad_steps(ax, places[curve.bad])
-        _tell(headline, film.name, step, *count_nonfinite(values))
+        _tell(headline, film.name, step, *count_nonfinite(values[~absent]))
         return [*ax.lines, headline]
 
     return draw

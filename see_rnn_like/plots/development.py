@@ -23,10 +23,12 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from see_rnn_like.errors import ArgumentError, UnknownLayerError, one_of
 from see_rnn_like.history import History, TensorInfo, require_history
 from see_rnn_like.labels import DIRECTIONS, TensorKey
+from see_rnn_like.plots.arguments import column_count
 from see_rnn_like.plots.curves import Curve, short_name, size_locator
 from see_rnn_like.plots.decay import decay_share, penalty_share, whole_sizes
 from see_rnn_like.plots.distribution import draw_distribution, value_axis
 from see_rnn_like.plots.grid import whole_locator
+from see_rnn_like.plots.probed import norm_keys, state_of
 from see_rnn_like.plots.recorded import draw_curves, owners_of, selected_keys, with_histogram
 from see_rnn_like.plots.steps import (
     BAD,
@@ -40,15 +42,13 @@ from see_rnn_like.plots.steps import (
 
 __all__ = ["plot_activations_over_training", "plot_gradient_flow", "plot_weight_norms"]
 
-#: Role of a recorded norm over time → the gradient it is the norm of.
-_NORMS = {"h_norm": "h", "c_norm": "c", "output_norm": "output"}
-_NAMES = {"h": "dL/dh", "c": "dL/dc", "output": "dL/d(output)"}
+#: States of Keras's own cells, which come first; those of other cells follow as they were recorded.
+_STATES = ("h", "c")
 _TOTAL, _LOCAL = "total, through time", "leaves out the recurrent path"
 
 #: Colour of a gradient of exactly zero: in neither viridis nor the colour of NaN.
 _ZERO = "#b8b8b8"
 
-_ACTIVATIONS = ("output", "h", "c")
 _DIRECTIONS = (None, *DIRECTIONS)
 
 _WEIGHT_ROWS = {
@@ -87,7 +87,7 @@ def plot_gradient_flow(
         run: the recorded run.
         layer: path of one layer; None for all that have state gradients, in a run without any of those
             for all that have gradients of an output over time.
-        kinds: only these of ``"h"``, ``"c"``, ``"output"``; None for all.
+        kinds: only these of ``"h"``, ``"c"``, other states by their names, and ``"output"``; None for all.
         columns: panels per row at most; None for a row per layer and direction.
         fig: figure to draw into, best one with ``layout="constrained"``; None for a new one.
 
@@ -96,7 +96,7 @@ def plot_gradient_flow(
 
     Raises:
         ArgumentError: if no gradient over time was recorded, for an unknown kind, or `columns` < 1.
-        ArgumentTypeError: if `run` is no run.
+        ArgumentTypeError: if `run` is no run, or `columns` no whole number.
         UnknownLayerError: if `layer` is none of those with gradients over time.
 
     Example:
@@ -123,7 +123,7 @@ def plot_gradient_flow(
     first = [flow.owner not in [before.owner for before in flows[:i]] for i, flow in enumerate(flows)]
     for ax, flow, names_row in zip(axes, flows, first, strict=True):
         owner = f"{literal(short_name(flow.owner))} · " if names_row else ""
-        ax.set_title(f"{owner}{_NAMES[flow.kind]}\n{flow.note}", loc="left", fontsize="small")
+        ax.set_title(f"{owner}{_flow_name(flow.kind)}\n{flow.note}", loc="left", fontsize="small")
     _label_grid(axes, cells)
     _flow_legend(fig, flows)
     return fig, axes
@@ -137,7 +137,7 @@ def plot_activations_over_training(
 ) -> tuple[Figure | SubFigure, np.ndarray]:
     """Draws how the activations of every layer are distributed, over training.
 
-    A row per layer and direction: its output, and its states h and c where they were recorded. Each panel
+    A row per layer and direction: its output, and its states (h, c) where they were recorded. Each panel
     is that of `plot_histograms`: values up on a signed logarithmic axis of its own with the exact zeros in
     the middle, steps to the right. Colour is the share of the step's finite values, log(1 + 1000 · share),
     on a scale that all panels have in common, so that layers of different sizes compare.
@@ -167,7 +167,7 @@ def plot_activations_over_training(
     tables = _activation_tables(run, [layers] if isinstance(layers, str) else layers)
     owners = owners_of(run)
     rows = list(dict.fromkeys(owners[key] for key in tables))
-    columns = [role for role in _ACTIVATIONS if any(key.role == role for key in tables)]
+    columns = [role for role in _activation_roles(tables) if any(key.role == role for key in tables)]
     if fig is None:
         size = (max(7.0, 1 + 2.9 * len(columns)), 0.9 + 1.6 * len(rows))
         fig = plt.figure(figsize=size, layout="constrained")
@@ -254,7 +254,7 @@ class _Flow:
     Attributes:
         layer: path of the layer.
         owner: the layer, with its direction if it has two.
-        kind: one of `_NAMES`.
+        kind: the state, or ``output``.
         note: what kind of gradient it is and what batch it is of.
         steps: recorded steps ``(step,)``.
         norms: ``(step, time)``, masked where a step has fewer timesteps than others.
@@ -284,33 +284,42 @@ class _Flow:
 
 
 def _flows(run: History, layer: str | None, kinds: str | Sequence[str] | None) -> list[_Flow]:
-    wanted = [kinds] if isinstance(kinds, str) else list(kinds or _NAMES)
-    for kind in wanted:
-        if kind not in _NAMES:
-            raise one_of("kinds", kind, _NAMES)
     keys = _flow_keys(run)
+    known = _flow_kinds(map(state_of, keys))
+    wanted = [kinds] if isinstance(kinds, str) else list(kinds or known)
+    for kind in wanted:
+        if kind not in known:
+            raise one_of("kinds", kind, known)
     owners = owners_of(run)
-    chosen = [key for key in keys if (layer is None or key.layer == layer) and _flow_kind(key) in wanted]
+    chosen = [key for key in keys if (layer is None or key.layer == layer) and state_of(key) in wanted]
     flows = [flow for key in chosen if (flow := _flow(run, run.info(key), owners[key]))]
     if layer is not None and keys and not any(key.layer == layer for key in keys):
         raise _no_such_layer(layer, keys)
     if not flows:
         raise ArgumentError(
-            f"no gradient over time ({', '.join(_NAMES[kind] for kind in wanted)}) was recorded to draw: "
+            f"no gradient over time ({', '.join(map(_flow_name, wanted))}) was recorded to draw: "
             'record with RNNMonitor(capture=("state_gradients", ...), probe=(x, y)), or that of the output '
             'alone with capture=("output_gradients", ...) and level="full"'
         )
     names = list(dict.fromkeys(owners.values()))
-    return sorted(flows, key=lambda flow: (names.index(flow.owner), list(_NAMES).index(flow.kind)))
+    return sorted(flows, key=lambda flow: (names.index(flow.owner), known.index(flow.kind)))
+
+
+def _flow_kinds(recorded: Iterable[str]) -> list[str]:
+    """Kinds of gradients in the order of their columns, the output last."""
+    return [*dict.fromkeys(kind for kind in (*_STATES, *recorded) if kind != "output"), "output"]
+
+
+def _flow_name(kind: str) -> str:
+    return literal(f"dL/d{kind}" if len(kind) == 1 else f"dL/d({kind})")
 
 
 def _flow_cells(flows: Sequence[_Flow], columns: int | None) -> list[tuple[int, int]]:
     """Rows and columns of panels: those of an owner beside each other, on as many lines as they need."""
-    if columns is not None and columns < 1:
-        raise ArgumentError(f"columns must be at least 1; got {columns}")
     owners = list(dict.fromkeys(flow.owner for flow in flows))
-    kinds = [kind for kind in _NAMES if any(flow.kind == kind for flow in flows)]
-    columns = min(columns or len(kinds), len(kinds))
+    found = {flow.kind for flow in flows}
+    kinds = [kind for kind in _flow_kinds(flow.kind for flow in flows) if kind in found]
+    columns = column_count(columns, len(kinds))
     lines = -(-len(kinds) // columns)
     places = [divmod(kinds.index(flow.kind), columns) for flow in flows]
     return [
@@ -321,14 +330,13 @@ def _flow_cells(flows: Sequence[_Flow], columns: int | None) -> list[tuple[int, 
 
 def _flow_keys(run: History) -> list[TensorKey]:
     """Keys of what can be drawn: recorded norms, and outputs over time of layers that lack one."""
-    gradients = {key: info for key, info in run.infos().items() if key.kind == "gradient"}
-    norms = [key for key in gradients if key.role in _NORMS]
+    norms = norm_keys(run)
     states = {key.layer for key in norms}
     done = {(key.layer, key.role) for key in norms}
     outputs = [
         key
-        for key, info in gradients.items()
-        if key.role == "output"
+        for key, info in run.infos().items()
+        if (key.kind, key.role) == ("gradient", "output")
         and info.dims == ("sample", "time", "unit")
         and (key.layer, "output_norm") not in done
         and (not states or key.layer in states)
@@ -336,19 +344,19 @@ def _flow_keys(run: History) -> list[TensorKey]:
     return norms + outputs
 
 
-def _flow_kind(key: TensorKey) -> str:
-    return _NORMS.get(key.role, key.role)
-
-
 def _flow(run: History, info: TensorInfo, owner: str) -> _Flow | None:
     """What one panel shows; None if no values were kept."""
-    key, kind = info.key, _flow_kind(info.key)
-    recorded = key.role in _NORMS
+    key, kind = info.key, state_of(info.key)
+    recorded = info.derived
     # One step at a time: values of a whole output are large.
     pairs = [pair for step in run.steps for pair in run.load(key, "value", [step])]
     if not pairs:
         return None
     norms = [array if recorded else _norm_over_time(array) for _, array in pairs]
+    table = _side_by_side(norms)
+    # NaN there says that every sample is masked, and no more.
+    masked = np.isin(np.arange(table.shape[1]), info.attrs.get("masked", []))
+    table[np.isnan(table).filled(False) & masked] = np.ma.masked
     batch = info.attrs.get("from", "probe batch" if recorded else "training batch")
     note = f"{_LOCAL if kind == 'output' else _TOTAL}; {batch}"
     return _Flow(
@@ -357,7 +365,7 @@ def _flow(run: History, info: TensorInfo, owner: str) -> _Flow | None:
         kind,
         note if recorded else f"{note}, from output:gradient",
         np.array([step for step, _ in pairs]),
-        _side_by_side(norms),
+        table,
     )
 
 
@@ -440,7 +448,8 @@ def _flow_legend(fig: Figure | SubFigure, flows: Sequence[_Flow]) -> None:
 
 def _activation_tables(run: History, layers: Iterable[str] | None) -> dict[TensorKey, xr.Dataset]:
     """Statistics with their histograms of what is drawn, in the order of the layers."""
-    keys = [key for key in run.infos() if key.kind == "value" and key.role in _ACTIVATIONS]
+    keys = [key for key, info in run.infos().items() if is_activation(info)]
+    roles = _activation_roles(keys)
     wanted = None if layers is None else list(layers)
     for layer in wanted or () if keys else ():
         if not any(key.layer == layer for key in keys):
@@ -451,7 +460,7 @@ def _activation_tables(run: History, layers: Iterable[str] | None) -> dict[Tenso
         key=lambda key: (
             names.index(key.layer),
             _DIRECTIONS.index(key.direction),
-            _ACTIVATIONS.index(key.role),
+            roles.index(key.role),
         ),
     )
     tables = {key: table for key in chosen if "histogram" in (table := run.stats(key))}
@@ -461,6 +470,16 @@ def _activation_tables(run: History, layers: Iterable[str] | None) -> dict[Tenso
             "...) with probe=(x, y) adds h and c"
         )
     return {key: with_histogram(table, key) for key, table in tables.items()}
+
+
+def is_activation(info: TensorInfo) -> bool:
+    """Whether `plot_activations_over_training` draws it: the output of a layer, or a state."""
+    return info.is_state or (info.key.kind, info.key.role) == ("value", "output")
+
+
+def _activation_roles(keys: Iterable[TensorKey]) -> list[str]:
+    """Roles in the order of their columns, the output first."""
+    return list(dict.fromkeys(["output", *_STATES, *(key.role for key in keys)]))
 
 
 def _as_shares(table: xr.Dataset) -> xr.Dataset:

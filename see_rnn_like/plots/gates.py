@@ -21,10 +21,9 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator, PercentFormatter
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 from see_rnn_like.extract.units import CANDIDATE_LIMITS, GATE_LIMITS, gate_saturation
 from see_rnn_like.history import History
+from see_rnn_like.plots.arguments import column_count, position
 from see_rnn_like.plots.colors import bad_visible
-from see_rnn_like.plots.curves import (
-    HUES,
-)
+from see_rnn_like.plots.curves import HUES
 from see_rnn_like.plots.drawings import Heatmaps
 from see_rnn_like.plots.figure import nonfinite_note
 from see_rnn_like.plots.grid import whole_locator
@@ -58,8 +57,8 @@ def plot_gates(
 
     Args:
         traced: the result of `trace`.
-        sample: number of the sample to draw; None for the mean over samples, at each timestep over those
-            that are not masked there.
+        sample: number of the sample to draw, from 0; None for the mean over samples, at each timestep over
+            those that are not masked there.
         units: units to draw: a number, a slice or a sequence of numbers; None for all.
         fig: figure to draw into, best one with ``layout="constrained"``; None for a new one.
 
@@ -83,7 +82,7 @@ def plot_gates(
     gating = _gating(traced)
     # So that units keep their numbers when some are selected.
     gates = gates.assign_coords(unit=gates["unit"])
-    drawn_samples = slice(None) if sample is None else [_sample_number(sample, gates.sizes["sample"])]
+    drawn_samples = slice(None) if sample is None else [position("sample", sample, gates.sizes["sample"])]
     gates = gates.isel(sample=drawn_samples, unit=_unit_numbers(units, gates.sizes["unit"]))
     shown = _mean_over_samples(gates)
     count = len(shown["direction"]), len(shown["gate"])
@@ -131,7 +130,7 @@ def plot_saturation(
     Raises:
         ArgumentError: if it is none of the three, or an empty one; if `columns` < 1, the run has no such
             step, or `layer` or `step` is given without a run.
-        ArgumentTypeError: if it is neither a Dataset nor a run.
+        ArgumentTypeError: if it is neither a Dataset nor a run, or `columns` or `step` is no whole number.
         UnknownLayerError: if the run has nothing of this layer.
 
     Example:
@@ -181,14 +180,6 @@ def _saturation(given: Any) -> xr.Dataset:
     variable(given, "gates", ("sample", "time", "gate", "unit"), "trace()")
     _gating(given)
     return gate_saturation(given)
-
-
-def _sample_number(sample: Any, count: int) -> int:
-    if isinstance(sample, bool) or not isinstance(sample, (int, np.integer)):
-        raise ArgumentTypeError(f"sample is the number of a sample, or None for the mean; got {sample!r}")
-    if not -count <= sample < count:
-        raise ArgumentError(f"there is no sample {sample}; the trace has {count}, counted from 0")
-    return int(sample)
 
 
 def _unit_numbers(units: Any, count: int) -> np.ndarray:
@@ -261,9 +252,7 @@ def _panels_of_gates(
     rows: int, gates: int, columns: int | None, fig: Figure | SubFigure | None
 ) -> tuple[np.ndarray, Figure | SubFigure]:
     """Axes ``(direction, gate)``, each direction on as many lines as its gates need, named at the edges."""
-    if columns is not None and columns < 1:
-        raise ArgumentError(f"columns must be at least 1; got {columns}")
-    columns = min(columns or gates, gates)
+    columns = column_count(columns, gates)
     lines = -(-gates // columns)
     fig = figure_of(fig, (max(4.6, 0.6 + 2.2 * columns), 0.85 + 2.2 * rows * lines))
     grid = fig.subplots(rows * lines, columns, sharex=True, sharey=True, squeeze=False)

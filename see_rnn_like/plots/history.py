@@ -63,7 +63,7 @@ def plot_norms(
 
     Raises:
         ArgumentError: for an unknown kind, `columns` < 1, or if nothing recorded is left to draw.
-        ArgumentTypeError: if `run` is no run.
+        ArgumentTypeError: if `run` is no run, or `columns` no whole number.
         UnknownTensorError: if nothing was recorded under one of `keys`.
 
     Example:
@@ -109,7 +109,7 @@ def plot_update_ratio(
 
     Raises:
         ArgumentError: if no tensor has both its weight and its update recorded, or `columns` < 1.
-        ArgumentTypeError: if `run` is no run.
+        ArgumentTypeError: if `run` is no run, or `columns` no whole number.
         UnknownTensorError: if nothing was recorded under one of `keys`.
 
     Example:

@@ -116,7 +116,7 @@ def plot_horizon(
     strength, error = (
         variable(horizon, name, ("state", "lag"), "memory_horizon()") for name in ("strength", "error")
     )
-    strength = _known_lags(strength)
+    strength = _drawn_lags(strength)
     error = error.isel(lag=slice(strength.sizes["lag"]))
     half_life = variable(horizon, "half_life", ("unit",), "memory_horizon()")
     missing = [name for name in (*_LEVELS, "timesteps") if name not in horizon.attrs]
@@ -164,10 +164,7 @@ def _prepare_horizon(ax: Axes, lags: np.ndarray, strength: np.ndarray) -> None:
     ax.set_yscale("log", nonpositive="mask")
     ax.set_ylim(low / (high / low) ** 0.04, high * (high / low) ** 0.06)
     ax.yaxis.set_major_formatter(FuncFormatter(power_text))
-    strong = np.flatnonzero((strength >= FADED["horizon_1pct"]).reshape(-1, len(lags)).any(0))
-    reach = _BEYOND * (lags[strong[-1]] + 1) if strong.size else lags[-1]
-    last = float(min(lags[-1], reach)) or 1.0
-    ax.set_xlim(0, last)
+    ax.set_xlim(0, float(lags[-1]) or 1.0)
     ax.xaxis.set_major_locator(whole_locator())
     ax.set(xlabel="lag (timesteps before the last)", ylabel="influence, relative to lag 0")
     tidy(ax)
@@ -176,8 +173,10 @@ def _prepare_horizon(ax: Axes, lags: np.ndarray, strength: np.ndarray) -> None:
 def _draw_influence(ax: Axes, curve: Curve, error: np.ndarray, hue: str) -> None:
     draw_line(ax, curve, hue)
     mark_zeros(ax, curve, hue)
-    low = np.maximum(curve.values - error, ax.get_ylim()[0] / 10)
-    ax.fill_between(curve.steps, low, curve.values + error, color=hue, alpha=0.2, linewidth=0)
+    # Below the axis, but above 0: a logarithmic axis leaves out a corner at 0 and joins its neighbours.
+    floor = ax.get_ylim()[0] / 10
+    low, high = (np.maximum(curve.values + side * error, floor) for side in (-1, 1))
+    ax.fill_between(curve.steps, low, high, color=hue, alpha=0.2, linewidth=0)
 
 
 def _draw_half_life(ax: Axes, lags: np.ndarray, half_life: xr.DataArray, dashes: Any) -> None:
@@ -207,6 +206,22 @@ def _mark_level(ax: Axes, lag: float, level: float) -> None:
         ax.annotate(f"{lag:.3g}", (lag, level), (5, 5), textcoords="offset points", zorder=6, **LEGIBLE)
 
 
+def _drawn_lags(strength: xr.DataArray) -> xr.DataArray:
+    """The lags of the axis: those that are known, and not far beyond the last at which anything is above 1%.
+
+    What is no number stays on the axis wherever it is.
+    """
+    known = _known_lags(strength)
+    lags = known["lag"].values
+    curves = known.transpose(..., "lag").values.reshape(-1, len(lags))
+    strong = lags[(np.isfinite(curves) & (curves >= FADED["horizon_1pct"])).any(0)]
+    bad = lags[~np.isfinite(curves).all(0)]
+    if not strong.size:
+        return known
+    reach = max(_BEYOND * (strong.max() + 1), bad.max(initial=0))
+    return known.isel(lag=np.flatnonzero(lags <= reach))
+
+
 def _known_lags(strength: xr.DataArray) -> xr.DataArray:
     """Without the last lags where no sample is so long: there everything is NaN, and else nothing is."""
     known = np.flatnonzero(strength.notnull().any([dim for dim in strength.dims if dim != "lag"]))
@@ -217,7 +232,7 @@ def _known_lags(strength: xr.DataArray) -> xr.DataArray:
 def _draw_horizons(recorded: xr.DataArray, fig: Figure | SubFigure | None) -> tuple[Any, np.ndarray]:
     """Draws the influences that a run recorded; see `plot_horizon`."""
     strength = variable(recorded.to_dataset(), "strength", ("state", "step", "lag"), "a run")
-    strength = _some_steps(_known_lags(strength))
+    strength = _some_steps(_drawn_lags(strength))
     names = list(product(strength["direction"].values, strength["state"].values))
     fig = figure_of(fig, (7, 1.1 + 2.3 * len(names)))
     axes = fig.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
@@ -275,17 +290,19 @@ def _reach(panel: xr.DataArray) -> str:
 
 
 def _lag_text(lag: float, lags: int) -> str:
-    if np.isnan(lag):
+    if np.isnan(lag) and lags > 1:
         return "NaN"
     return f"{lag:.3g}" if np.isfinite(lag) else f"> {lags - 1}"
 
 
 def _uses(horizon: xr.Dataset) -> str:
     lags = {name: float(horizon.attrs[name]) for name in _LEVELS}
+    if horizon.attrs["timesteps"] == 1:
+        return "no horizon: of one timestep nothing is known but lag 0"
     if np.isnan(list(lags.values())).any():
         return "no horizon: the influence is not a finite number"
     total = int(horizon.attrs["timesteps"])
     first, then = (
         f"{lag:.3g} of {total:,}" if np.isfinite(lag) else f"all {total:,}" for lag in lags.values()
     )
-    return f"uses {first} step{'s' * (total != 1)} (to 1/e), {then} (to 1%)"
+    return f"uses {first} steps (to 1/e), {then} (to 1%)"

@@ -9,9 +9,11 @@ import xarray as xr
 from see_rnn_like.errors import ArgumentError, UnknownLayerError
 from see_rnn_like.history import History
 from see_rnn_like.labels import TensorKey
+from see_rnn_like.plots.arguments import whole_number
 
 _SIDES = {"left": "saturation_left", "right": "saturation_right"}
 _HORIZON = "horizon_"
+_NORM = "_norm"
 
 
 def saturation_layers(run: History) -> list[str]:
@@ -26,7 +28,22 @@ def horizon_layers(run: History) -> list[str]:
 
 def norm_layers(run: History) -> list[str]:
     """Layers of a run whose norms of gradients over time were recorded."""
-    return list(dict.fromkeys(key.layer for key in _keys(run, _is_norm)))
+    return list(dict.fromkeys(key.layer for key in norm_keys(run)))
+
+
+def norm_keys(run: History) -> list[TensorKey]:
+    """Norms of gradients over time that a run recorded."""
+    return _keys(run, _is_norm)
+
+
+def state_of(key: TensorKey) -> str:
+    """What a norm over time is the norm of: the name of a state, or ``output``.
+
+    Example:
+        >>> state_of(TensorKey("lstm", "forward", "h_norm", "gradient"))
+        'h'
+    """
+    return key.role.removesuffix(_NORM)
 
 
 def saturation_at(run: History, layer: str | None = None, step: int | None = None) -> xr.Dataset:
@@ -42,12 +59,13 @@ def saturation_at(run: History, layer: str | None = None, step: int | None = Non
 
     Raises:
         ArgumentError: if none was recorded, at this step or at all, or of several layers and none is named.
+        ArgumentTypeError: if `step` is no whole number.
         UnknownLayerError: if none of this layer was recorded.
     """
     keys = _of_layer(_keys(run, _is_saturation), layer, 'capture=("gates", ...)')
     shares = {key: run[key] for key in keys}
     steps = next(iter(shares.values()))["step"].values
-    step = int(steps[-1]) if step is None else step
+    step = int(steps[-1]) if step is None else whole_number("step", step)
     if step not in steps:
         raise ArgumentError(f"step {step} was not recorded; recorded are {', '.join(map(str, steps))}")
     sides = {
@@ -97,7 +115,7 @@ def _is_horizon(key: TensorKey) -> bool:
 
 
 def _is_norm(key: TensorKey) -> bool:
-    return key.role.endswith("_norm")
+    return key.role.endswith(_NORM)
 
 
 def _of_layer(keys: Sequence[TensorKey], layer: str | None, capture: str) -> list[TensorKey]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from see_rnn_like.errors import ArgumentError, one_of
 from see_rnn_like.history import History
 from see_rnn_like.labels import KINDS, TensorKey
+from see_rnn_like.plots.arguments import column_count
 from see_rnn_like.plots.curves import Curve, draw_panels, fit_height
 
 
@@ -78,9 +79,9 @@ def draw_curves(
 
     Raises:
         ArgumentError: if `columns` < 1 or there is nothing to draw.
+        ArgumentTypeError: if `columns` is no whole number.
     """
-    if columns < 1:
-        raise ArgumentError(f"columns must be at least 1; got {columns}")
+    columns = column_count(columns, max(1, len(panels)))
     if not panels:
         raise ArgumentError(
             "nothing to draw: no recorded tensor is among those asked for; run.keys() lists all"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import html
 import math
-import operator
 import reprlib
 import unicodedata
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from matplotlib.colors import to_hex
 from seaborn.utils import relative_luminance
 
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError, one_of
+from see_rnn_like.plots.arguments import position
 from see_rnn_like.plots.colors import BAD_CELL
 
 #: Shades on either side of the neutral one.
@@ -92,7 +92,7 @@ def plot_units_on_text(
     values, gates = part[state].transpose("time", "unit").values, part["gates"].transpose("time", ...).values
     is_masked = np.isnan(gates).all(axis=(1, 2)) & np.isfinite(values).all(axis=1)
     units = [unit] if np.ndim(unit) == 0 else list(unit)  # type: ignore[arg-type]
-    places = [_position("unit", each, values.shape[1]) for each in units]
+    places = [position("unit", each, values.shape[1]) for each in units]
     where = [str(traced.attrs.get("layer", "")), direction or "", f"state {state}", f"sample {sample}"]
     blocks = [
         _block(" · ".join(filter(None, [f"unit {place}", *where])), tokens, values[:, place], is_masked)
@@ -121,7 +121,7 @@ def _reading(traced: Any, state: str, sample: int, direction: str | None) -> xr.
     if not directions and direction is not None:
         raise ArgumentError(f"this layer has one direction: leave direction out; got {direction!r}")
     part = traced.sel(direction=direction) if directions else traced
-    return part.isel(sample=_position("sample", sample, traced.sizes["sample"]))
+    return part.isel(sample=position("sample", sample, traced.sizes["sample"]))
 
 
 def _tokens(text: Any, timesteps: int) -> list[str]:
@@ -135,16 +135,6 @@ def _tokens(text: Any, timesteps: int) -> list[str]:
             "read at each"
         )
     return tokens
-
-
-def _position(name: str, value: Any, size: int) -> int:
-    try:
-        position = operator.index(value)
-    except TypeError:
-        raise ArgumentTypeError(f"{name} is a whole number; got {reprlib.repr(value)}") from None
-    if not 0 <= position < size:
-        raise ArgumentError(f"{name} is one of 0 … {size - 1}; got {position}")
-    return position
 
 
 # ---- HTML ----------------------------------------------------------------------------------------

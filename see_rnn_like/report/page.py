@@ -14,6 +14,7 @@ import xarray as xr
 from see_rnn_like.cells import STANDARD_ROLES
 from see_rnn_like.history import Event, History, TensorInfo
 from see_rnn_like.labels import KINDS, TensorKey
+from see_rnn_like.plots.development import is_activation
 from see_rnn_like.plots.probed import horizon_layers, norm_layers, saturation_layers
 from see_rnn_like.plots.timeline import loss_lines
 from see_rnn_like.report.pictures import (
@@ -269,8 +270,7 @@ def _heading(kind: str, keys: Sequence[TensorKey]) -> str:
 
 
 def _has_activations(run: History, infos: Sequence[TensorInfo]) -> bool:
-    keys = [info.key for info in infos if info.key.kind == "value" and info.key.role in ("output", "h", "c")]
-    return any(run.load(key, "histogram", run.steps[-1:]) for key in keys)
+    return any(run.load(info.key, "histogram", run.steps[-1:]) for info in infos if is_activation(info))
 
 
 def _ratio(run: History, infos: Sequence[TensorInfo]) -> Picture | None:

@@ -232,7 +232,9 @@ def _spoken_column(ax: Axes) -> str:
     meshes: dict[str, Any] = {
         str(mesh.get_label()): np.ma.asarray(mesh.get_array())[:, -1] for mesh in ax.collections
     }
-    texts = [f"{size:.2g}" for size in meshes.pop("L2 norm").filled(np.nan)]
+    # What is masked and not named below has no sample there.
+    sizes = meshes.pop("L2 norm").filled(np.nan)
+    texts = ["no value" if np.isnan(size) else f"{size:.2g}" for size in sizes]
     for name, found in meshes.items():
         for timestep in np.flatnonzero(~np.ma.getmaskarray(found)):
             texts[timestep] = name
