@@ -79,9 +79,9 @@ def plot_gradient_flow(
     probe batch; where there is none, it is computed from the values of ``output:gradient`` of the training
     batch, and the panel says so.
 
-    Exact zeros are grey, NaN and Inf red, with a mark above the step. Steps that crowd at the start
-    (`log_spaced`) are drawn on a logarithmic axis, which then says so. The timesteps of a backward layer
-    are those of the input, so its first timestep comes last.
+    Exact zeros are grey, NaN and Inf red, with a mark above the step; timesteps that are masked in every
+    sample are empty. Steps that crowd at the start (`log_spaced`) are drawn on a logarithmic axis, which
+    then says so. The timesteps of a backward layer are those of the input, so its first timestep comes last.
 
     Args:
         run: the recorded run.
