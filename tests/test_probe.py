@@ -183,6 +183,9 @@ def test_statistics_leave_masked_timesteps_out(tmp_path):
     # The last two timesteps are masked in both samples: nothing to take a norm of.
     norms = run["lstm/forward/h_norm:gradient"][0]
     assert norms.isnull().values.tolist() == [False] * 4 + [True] * 2
+    # The last output is that of timestep 2 in one sample, of 3 in the other.
+    of_output = run["lstm/forward/output_norm:gradient"][0]
+    assert (of_output[:4] > 0).values.tolist() == [False, False, True, True]
     strength = run["lstm/forward/horizon_h:value"][0]
     assert strength.isnull().values.tolist() == [False] * 3 + [True] * 3
     # So that this NaN is told from one that the network made.

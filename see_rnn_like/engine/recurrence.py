@@ -345,9 +345,11 @@ def _turned(rnn: Any, series: Any) -> Any:
 def _in_input_order(moved: Perturbed, gradients: Any, scale: Any) -> _Tensors:
     start, states, output = tf.nest.map_structure(lambda one: unscaled(one, scale), gradients)
     if not moved.rnn.return_sequences:
-        # The output is that of the last timestep alone: by all others there is nothing.
-        before = tf.zeros_like(states[0])[:, 1:]
-        output = tf.concat([before, output[:, None]], axis=1)
+        # The output is that of the last timestep at which the cell ran: by all others there is nothing.
+        timesteps = tf.shape(states[0])[1]
+        ran = tf.ones(tf.shape(states[0])[:2], tf.bool) if moved.mask is None else moved.mask
+        last = tf.reduce_max(tf.where(ran, tf.range(timesteps), -1), axis=1)
+        output = output[:, None] * tf.one_hot(last, timesteps, dtype=output.dtype)[..., None]
     held = [carried(one, first, moved.mask) for one, first in zip(states, start, strict=True)]
     return {
         "states": [_turned(moved.rnn, one) for one in held],
