@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
@@ -418,3 +419,10 @@ def test_outputs_of_exact_zeros_in_half_precision_are_traced():
     model = keras.Sequential([keras.Input((7, 4)), layers.LSTM(5, dtype="mixed_float16")])
     found = trace(model, 0, np.zeros((3, 7, 4), "float32"))
     assert (found["h"] == 0).all()
+
+
+def test_a_first_trace_leaves_the_precision_of_products_as_it_is():
+    for enabled in (False, True):
+        tf.config.experimental.enable_tensor_float_32_execution(enabled)
+        trace(model_of(layers.GRU(2)), 0, X)
+        assert tf.config.experimental.tensor_float_32_execution_enabled() is enabled
