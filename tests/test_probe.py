@@ -264,6 +264,15 @@ def test_layers_that_cannot_be_looked_into_are_noted_and_the_others_recorded():
     assert "is called 2 times" in notes["shared"]
 
 
+def test_a_model_without_a_recurrent_layer_is_told():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    model.compile("adam", "mse")
+    monitor = RNNMonitor(every=1, capture=("gates", "horizon"), strict=True)
+    model.fit(X[:, 0], Y, verbose=0, callbacks=[monitor])
+    (event,) = monitor.run.events
+    assert event.message == "gates, horizon: there is no recurrent layer to look into"
+
+
 def wide_targets():
     """Targets that the loss cannot compare with the one output of `network`."""
     return np.ones((8, 2, 7, 3), "float32")

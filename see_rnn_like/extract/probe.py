@@ -91,7 +91,11 @@ class Probe:
         self._rng = np.random.default_rng(seed)
         self._directions: list[list[np.ndarray]] | None = None
         self._notes: list[Note] = []
-        self._places = self._visible(list(self._known(select(sites(model), layers))))
+        known = list(self._known(select(sites(model), layers)))
+        self._places = self._visible(known) if known else []
+        if not known and not self._notes:
+            message = f"{', '.join(capture)}: there is no recurrent layer to look into"
+            self._notes.append(Note("not-recorded", None, message))
         self._pack: Callable[[Any], Any] | None = None
 
     def measure(self) -> Measured:
