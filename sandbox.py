@@ -11,6 +11,7 @@ Everything of a run lies in one directory, and no run ever overwrites another.
 # %% What can be chosen
 import argparse
 import itertools
+import math
 import os
 import sys
 import time
@@ -153,7 +154,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from see_rnn_like import RNNMonitor, gate_saturation, tasks, trace  # noqa: E402
+from see_rnn_like import RNNMonitor, gate_saturation, memory_horizon, tasks, trace  # noqa: E402
 
 size = SIZES[options.task]
 steps, units = options.steps or size.steps, options.units or size.units
@@ -189,7 +190,9 @@ model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), task.loss)
 # %% Train, monitored
 out = new_directory(options)
 print(f"{options.task}: {steps} steps of {model.count_params():,} parameters, written to {out}")
-monitor = RNNMonitor(every=options.every, store=out / "run.sqlite")
+training = ("weights", "updates", "gradients", "outputs", "output_gradients")
+inside_layers = ("gates", "states", "state_gradients", "horizon")  # on the first batch, beside the training
+monitor = RNNMonitor(every=options.every, capture=training + inside_layers, store=out / "run.sqlite")
 epochs = 5 if steps % 5 == 0 else 1
 began = time.perf_counter()
 progress = model.fit(
@@ -229,6 +232,12 @@ if left + right < 0.01:
 else:
     print(f"most saturated gate: {' '.join(worst.values())} of {layer.name}")
     print(f"  {left:.0%} of its values below {low}, {right:.0%} above 0.9")
+
+# %% Memory: how far back does the last state still depend on the states before?
+memory = memory_horizon(model, layer.name, task.validation[0][:16], probes=2)
+lags, timesteps = memory.attrs["horizon"], memory.attrs["timesteps"]
+reach = f"{lags:.1f} of" if math.isfinite(lags) else "all"
+print(f"memory of {layer.name}: {reach} {timesteps} timesteps, until the influence falls below 1/e")
 
 # %% Where everything lies
 print(f"report:   {out / 'report.html'}")

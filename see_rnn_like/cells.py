@@ -40,6 +40,7 @@ class CellSpec:
         roles: role → name of its leading axis, for the weights that are split by gate.
         gating: the gates that open and close, with values from 0 to 1; the others are candidates for the
             new state.
+        keeping: the gate whose value is the share of the old state that is kept, if there is one.
 
     Example:
         >>> import numpy as np
@@ -55,6 +56,7 @@ class CellSpec:
     advance: Callable[[Any, Any, Any], Any]
     roles: Mapping[str, str] = field(default_factory=lambda: dict(STANDARD_ROLES))
     gating: tuple[str, ...] = ()
+    keeping: str | None = None
 
     def dims(self, role: str, ndim: int) -> tuple[str, ...]:
         """Dimension names of the split weight.
@@ -208,6 +210,7 @@ def _register_keras_cells() -> None:
                 _lstm_gates,
                 _lstm_states,
                 gating=("input", "forget", "output"),
+                keeping="forget",
             ),
             keras.layers.GRUCell: CellSpec(
                 "GRU",
@@ -216,6 +219,7 @@ def _register_keras_cells() -> None:
                 _gru_gates,
                 _gru_states,
                 gating=("update", "reset"),
+                keeping="update",
             ),
             keras.layers.SimpleRNNCell: CellSpec(
                 "SimpleRNN", ("hidden",), ("h",), _simple_rnn_gates, _simple_rnn_states
@@ -227,27 +231,28 @@ def _register_keras_cells() -> None:
                 _conv_lstm_gates,
                 _lstm_states,
                 gating=("input", "forget", "output"),
+                keeping="forget",
             ),
         }
     )
 
 
-def _matmul_by_gate(x: Any, kernel: Any, gates: int) -> Any:
+def _projected(x: Any, kernel: Any, bias: Any) -> Any:
+    """``x · kernel + bias``, gates side by side as the kernel has them."""
     from keras import ops
 
     product = ops.matmul(x, kernel)
-    return ops.reshape(product, (*ops.shape(product)[:-1], gates, product.shape[-1] // gates))
+    return product if bias is None else product + ops.cast(bias, product.dtype)
 
 
 def _lstm_gates(cell: Any, inputs: Any, h: Any) -> Any:
     """Hochreiter & Schmidhuber (1997) with forget gates (Gers et al., 2000), in Keras's order."""
     from keras import ops
 
-    z = _matmul_by_gate(inputs, cell.kernel, 4) + _matmul_by_gate(h, cell.recurrent_kernel, 4)
-    if cell.use_bias:
-        z = z + ops.cast(ops.reshape(cell.bias, (4, -1)), z.dtype)
-    i, f, o = (cell.recurrent_activation(z[..., k, :]) for k in (0, 1, 3))
-    return ops.stack([i, f, cell.activation(z[..., 2, :]), o], axis=-2)
+    z = _projected(inputs, cell.kernel, cell.bias if cell.use_bias else None)
+    i, f, g, o = ops.split(z + ops.matmul(h, cell.recurrent_kernel), 4, axis=-1)
+    opening = cell.recurrent_activation
+    return ops.stack([opening(i), opening(f), cell.activation(g), opening(o)], axis=-2)
 
 
 def _lstm_states(cell: Any, gates: Any, states: Any) -> tuple[Any, ...]:
@@ -280,25 +285,20 @@ def _gru_gates(cell: Any, inputs: Any, h: Any) -> Any:
     """Cho et al. (2014); `reset_after`: the reset gate acts after the recurrent product (cuDNN)."""
     from keras import ops
 
-    x = _matmul_by_gate(inputs, cell.kernel, 3)
-    bias = ops.cast(ops.reshape(cell.bias, (-1, 3, cell.units)), x.dtype) if cell.use_bias else None
-    if bias is not None:
-        x = x + bias[0]
+    own = recurrent = None
+    if cell.use_bias:
+        own, recurrent = (cell.bias[0], cell.bias[1]) if cell.reset_after else (cell.bias, None)
+    xz, xr, xn = ops.split(_projected(inputs, cell.kernel, own), 3, axis=-1)
     if cell.reset_after:
-        s = _matmul_by_gate(h, cell.recurrent_kernel, 3)
-        if bias is not None:
-            s = s + bias[1]
-        update = cell.recurrent_activation(x[..., 0, :] + s[..., 0, :])
-        reset = cell.recurrent_activation(x[..., 1, :] + s[..., 1, :])
-        new = cell.activation(x[..., 2, :] + reset * s[..., 2, :])
+        sz, sr, sn = ops.split(_projected(h, cell.recurrent_kernel, recurrent), 3, axis=-1)
+        reset = cell.recurrent_activation(xr + sr)
+        candidate = reset * sn
     else:
-        u = cell.units
         kernel = ops.convert_to_tensor(cell.recurrent_kernel)
-        s = _matmul_by_gate(h, kernel[:, : 2 * u], 2)
-        update = cell.recurrent_activation(x[..., 0, :] + s[..., 0, :])
-        reset = cell.recurrent_activation(x[..., 1, :] + s[..., 1, :])
-        new = cell.activation(x[..., 2, :] + ops.matmul(reset * h, kernel[:, 2 * u :]))
-    return ops.stack([update, reset, new], axis=-2)
+        sz, sr = ops.split(ops.matmul(h, kernel[:, : 2 * cell.units]), 2, axis=-1)
+        reset = cell.recurrent_activation(xr + sr)
+        candidate = ops.matmul(reset * h, kernel[:, 2 * cell.units :])
+    return ops.stack([cell.recurrent_activation(xz + sz), reset, cell.activation(xn + candidate)], axis=-2)
 
 
 def _gru_states(cell: Any, gates: Any, states: Any) -> tuple[Any, ...]:
@@ -308,12 +308,10 @@ def _gru_states(cell: Any, gates: Any, states: Any) -> tuple[Any, ...]:
 
 def _simple_rnn_gates(cell: Any, inputs: Any, h: Any) -> Any:
     """Elman (1990): the one gate is the new state itself."""
-    z = _matmul_by_gate(inputs, cell.kernel, 1) + _matmul_by_gate(h, cell.recurrent_kernel, 1)
-    if cell.bias is not None:
-        from keras import ops
+    from keras import ops
 
-        z = z + ops.cast(ops.reshape(cell.bias, (1, -1)), z.dtype)
-    return cell.activation(z)
+    z = _projected(inputs, cell.kernel, cell.bias) + ops.matmul(h, cell.recurrent_kernel)
+    return cell.activation(z)[..., None, :]
 
 
 def _simple_rnn_states(cell: Any, gates: Any, states: Any) -> tuple[Any, ...]:

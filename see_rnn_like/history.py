@@ -24,6 +24,9 @@ from see_rnn_like.labels import TensorKey
 #: What can be kept of a tensor at one step.
 FIELDS = ("moments", "histogram", "value")
 
+#: Kind and dims of derived tensors: the saturation of gates, a norm over time, a memory horizon.
+_DERIVED = (("value", ("gate", "unit")), ("gradient", ("time",)), ("value", ("lag",)))
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -47,6 +50,22 @@ class TensorInfo:
     def gates(self) -> tuple[str, ...]:
         """Gate names, empty for a tensor without gates."""
         return self.coords.get("gate", ())
+
+    @property
+    def derived(self) -> bool:
+        """Whether it sums up another tensor of a recurrent layer, in few numbers that are always kept.
+
+        These are ``saturation_left``, ``saturation_right`` and ``output_norm``, and of each state such as h
+        ``h_norm`` and ``horizon_h``. They have pictures of their own; where all tensors are drawn they are
+        left out, for the sizes and distributions of sums say little.
+        """
+        return (self.key.kind, self.dims) in _DERIVED
+
+    @property
+    def is_state(self) -> bool:
+        """Whether it holds a state of a recurrent layer over time, whatever its cell calls that."""
+        is_probed = self.attrs.get("from") == "probe batch"
+        return is_probed and (self.key.kind, self.dims) == ("value", ("sample", "time", "unit"))
 
 
 @dataclass(frozen=True)

@@ -109,11 +109,12 @@ class Run(History):
         """Lets go of the run file; a writer leaves one complete file. Reading on is possible."""
         self._history.close()
 
-    def report(self, path: str | os.PathLike[str]) -> Path:
+    def report(self, path: str | os.PathLike[str], *, texts: Mapping[str, Any] | None = None) -> Path:
         """Writes one self-contained HTML file about the run; see `see_rnn_like.report.write_report`.
 
         Args:
             path: the file to write, for example ``"report.html"``.
+            texts: heading → a text coloured by units, as `plot_units_on_text` returns it.
 
         Returns:
             The path of the file.
@@ -121,7 +122,7 @@ class Run(History):
         # Only now: the report draws, and reading a run must not load a drawing library.
         from see_rnn_like.report import write_report
 
-        return write_report(self, path)
+        return write_report(self, path, texts=texts)
 
     def to_xarray(self, keys: Iterable[TensorKey | str] | None = None) -> xr.DataTree:
         """The run as one tree of datasets, to be saved as NetCDF or Zarr by xarray itself.

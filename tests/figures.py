@@ -60,3 +60,20 @@ def shows(fig, color):
     """Whether a pixel of the figure has this colour."""
     wanted = 255 * np.array(mpl.colors.to_rgb(color))
     return bool((np.abs(pixels(fig)[..., :3] - wanted) < 3).all(-1).any())
+
+
+def drawn(fig):
+    """Renders, as a notebook would; warnings are errors."""
+    fig.savefig("/dev/null", format="png")
+    return fig
+
+
+def legend_texts(fig):
+    """The words of the legends of a figure."""
+    return [text.get_text() for legend in fig.legends for text in legend.get_texts()]
+
+
+def line_of(ax, label):
+    """The one line of this label."""
+    (line,) = [line for line in ax.lines if line.get_label() == label]
+    return line

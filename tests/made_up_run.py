@@ -87,6 +87,7 @@ def lstm_run(
         arrays |= {f"{n}/output:gradient": rng.normal(0, 1e-3 * decay, (4, 20, units)) for n in outputs}
         loss = 0.5 + 2.5 * decay + rng.normal(0, 0.1)
         arrays["loss:value"] = np.array(loss)
-        record(run, step, arrays, logs={"loss": 0.5 + 2.6 * decay, "accuracy": 1 - decay}, epoch=step // 500)
+        logs = {"learning_rate": 0.01, "loss": 0.5 + 2.6 * decay, "accuracy": 1 - decay}
+        record(run, step, arrays, logs=logs, epoch=step // 500)
         weights = {n: w + 20 * updates[n] for n, w in weights.items()}
     return run

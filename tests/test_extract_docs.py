@@ -55,6 +55,17 @@ def test_extractors_page_runs():
     assert len(names["stats"]["gru"][0][0]) == 2
 
 
+def test_recurrence_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, _ = run_page("recurrence.md")
+    plt.close("all")
+    assert names["traced"]["gates"].sizes == {"sample": 32, "time": 30, "gate": 4, "unit": 16}
+    assert dict(names["of_output"]["c"].sizes) == {"sample": 32, "time": 30, "unit": 16}
+    assert names["memory"].attrs["horizon"] > 0
+    assert names["run"]["lstm/forward/h_norm:gradient"].dims == ("step", "time")
+    assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF")
+
+
 def numpy_indrnn(x, kernel, recurrent, bias):
     h, steps = np.zeros((len(x), len(bias))), []
     for t in range(x.shape[1]):

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers
 from unchanged import nothing_changes
 
-from see_rnn_like.engine import oneshot
+from see_rnn_like.engine import programs
 from see_rnn_like.errors import ArgumentError, UnknownLayerError, UnsupportedLayerError
 from see_rnn_like.extract.gradients import get_gradients
 
@@ -798,7 +798,7 @@ def test_eager_calls_pile_nothing_up():
     model.compile("sgd", "mse", run_eagerly=True)
     for _ in range(3):
         get_gradients(model, 0, data(2, 3), data(2, 2))
-    (step,) = oneshot._programs[model].by_request.values()
+    (step,) = programs._programs[model].by_request.values()
     assert step._kept == []
 
 
@@ -843,7 +843,7 @@ def test_everything_is_put_back_after_an_error_in_the_loss():
 
 
 def traces(model):
-    return [step.experimental_get_tracing_count() for step in oneshot._programs[model].by_request.values()]
+    return [step.experimental_get_tracing_count() for step in programs._programs[model].by_request.values()]
 
 
 def test_compiled_once_and_dropped_when_the_model_changes():
@@ -852,12 +852,12 @@ def test_compiled_once_and_dropped_when_the_model_changes():
     model.compile("sgd", "mse")
     x, y = data(4, 6, 3), data(4, 1)
     squared = get_gradients(model, "dense", x, y)
-    programs = oneshot._programs[model]
+    compiled = programs._programs[model]
     for _ in range(2):
         model.fit(x, y, verbose=0)
         get_gradients(model, "dense", x, y)
         get_gradients(model, "dense", x, y)
-    assert oneshot._programs[model] is programs
+    assert programs._programs[model] is compiled
     assert traces(model) == [1]
     model.compile("sgd", "mae")
     absolute = get_gradients(model, "dense", x, y)

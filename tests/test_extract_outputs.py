@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import layers
 from unchanged import nothing_changes, snapshot
 
-from see_rnn_like.engine import oneshot
+from see_rnn_like.engine import programs
 from see_rnn_like.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -547,7 +547,8 @@ def test_training_goes_on_bit_by_bit_as_without_us():
 
 def traces(model):
     return [
-        function.experimental_get_tracing_count() for function in oneshot._programs[model].by_request.values()
+        function.experimental_get_tracing_count()
+        for function in programs._programs[model].by_request.values()
     ]
 
 
@@ -593,12 +594,12 @@ def test_changed_weights_are_seen_without_tracing():
 
 
 def test_compiled_functions_are_bounded_in_number():
-    blocks = [layers.Dense(2, name=f"d{i}") for i in range(oneshot._KEPT_REQUESTS + 3)]
+    blocks = [layers.Dense(2, name=f"d{i}") for i in range(programs._KEPT_REQUESTS + 3)]
     model = keras.Sequential([keras.Input((2,)), *blocks])
     model.compile("sgd", "mse", run_eagerly=True)
     for block in blocks:
         get_outputs(model, block.name, data(1, 2))
-    assert len(oneshot._programs[model].by_request) == oneshot._KEPT_REQUESTS
+    assert len(programs._programs[model].by_request) == programs._KEPT_REQUESTS
 
 
 def test_cache_does_not_keep_a_model_alive():

@@ -258,3 +258,23 @@ def test_snapshots_and_events_are_values():
     with pytest.raises(AttributeError, match="cannot assign to field"):
         first.step = 4
     assert FIELDS == ("moments", "histogram", "value")
+
+
+@pytest.mark.parametrize(
+    ("key", "dims", "derived"),
+    [
+        ("lstm/forward/saturation_left:value", ("gate", "unit"), True),
+        ("lstm/forward/saturation_right:value", ("gate", "unit"), True),
+        ("lstm/forward/h_norm:gradient", ("time",), True),
+        ("lstm/forward/output_norm:gradient", ("time",), True),
+        ("lstm/forward/horizon_c:value", ("lag",), True),
+        ("lstm/forward/bias:weight", ("gate", "unit"), False),
+        ("lstm/forward/bias:gradient", ("gate", "unit"), False),
+        ("lstm/forward/gates:value", ("sample", "time", "gate", "unit"), False),
+        ("lstm/forward/h:gradient", ("sample", "time", "unit"), False),
+        ("scaling/layer_norm:gradient", ("unit",), False),
+        ("loss:value", (), False),
+    ],
+)
+def test_what_sums_up_another_tensor_is_told_by_its_dims(key, dims, derived):
+    assert TensorInfo(TensorKey.parse(key), dims, (1,) * len(dims)).derived is derived

@@ -169,6 +169,21 @@ def test_a_users_exception_leaves_a_model_that_saves_loads_and_refits(hook, take
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.keras", "run.sqlite"]
 
 
+@pytest.mark.parametrize("sizes", [(16, 8), (8, 20, 16, 8)], ids=str)
+def test_fits_with_several_batch_sizes(sizes):
+    """Of 40 samples, 16 leave a smaller last batch: its size is open, and Keras goes on with what it has."""
+    results = []
+    for callbacks in ([], [RNNMonitor(every=1)]):
+        keras.utils.set_random_seed(1)
+        rnn = layers.LSTM(4, recurrent_dropout=0.2)
+        model = keras.Sequential([keras.Input((6, 3)), rnn, layers.Dense(1)])
+        model.compile("adam", "mse")
+        for size in sizes:
+            model.fit(*data(), batch_size=size, verbose=0, callbacks=callbacks)
+        results.append(state(model))
+    assert different(*results) == []
+
+
 def test_the_same_as_without_a_monitor_after_a_failed_fit():
     """What an interrupted, monitored fit leaves behind trains on like what a bare one leaves behind."""
     results = []

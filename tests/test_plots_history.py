@@ -1,12 +1,13 @@
 from pathlib import Path
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figures import drawn, legend_texts, line_of, tidy  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from made_up_probe import probed_run
 from made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
@@ -22,14 +23,6 @@ from see_rnn_like.plots.steps import BAD, bad_text, cell_edges, literal, scale_s
 from see_rnn_like.plots.timeline import plot_events, plot_loss
 
 KERNEL = "lstm/forward/kernel:gradient"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left_behind():
-    before = dict(mpl.rcParams)
-    yield
-    plt.close("all")
-    assert dict(mpl.rcParams) == before
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +46,6 @@ def plain_run(arrays, key="dense/output:value"):
     for step, array in arrays.items():
         record(run, step, {key: np.ravel(array)})
     return run
-
-
-def line_of(ax, label):
-    (line,) = [line for line in ax.lines if line.get_label() == label]
-    return line
-
-
-def legend_texts(fig):
-    return [text.get_text() for legend in fig.legends for text in legend.get_texts()]
-
-
-def drawn(fig):
-    """Renders, as a notebook would; warnings are errors."""
-    fig.savefig("/dev/null", format="png")
-    return fig
 
 
 # ---------------------------------------------------------------------------- norms
@@ -693,3 +671,23 @@ def test_long_names_are_cut_in_the_middle():
 
 def test_text_with_control_characters_and_writing_direction_marks_is_made_visible():
     assert literal("a\x00b\u202ec") == "a�b�c"
+
+
+def test_sums_of_other_tensors_are_drawn_only_if_asked_for():
+    run = probed_run({"gru": ("GRU", ["forward"])})
+    names = [ax.get_title(loc="left") for ax in plot_norms(run)[1]]
+    assert names == ["h · gradient", "gates · value", "h · value"]
+    for key in ("gru/forward/saturation_left:value", "gru/forward/horizon_h:value"):
+        _, (ax,) = plot_norms(run, key, per_gate=False)
+        np.testing.assert_allclose(
+            line_of(ax, "gru").get_ydata(), np.linalg.norm(run[key].values.reshape(3, -1), axis=1), rtol=1e-6
+        )
+    assert len(plot_histograms(run, "gru/forward/saturation_left:value")[1]) == 3
+
+
+@pytest.mark.parametrize("step", [0, 7, 123_456])
+def test_a_single_step_has_ticks_at_whole_numbers(step):
+    ax = Figure().subplots()
+    scale_steps(ax, [step])
+    ticks = [tick for tick in ax.get_xticks() if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]]
+    assert ticks == [step]

@@ -11,6 +11,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
+from made_up_probe import probed_run
 from made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 from matplotlib.figure import Figure
 
@@ -21,6 +23,7 @@ from see_rnn_like.history import Event, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.curves import HUES
 from see_rnn_like.plots.steps import BAD
+from see_rnn_like.plots.units import plot_units_on_text
 from see_rnn_like.report import write_report
 from see_rnn_like.report.page import STATISTICS, build_page
 from see_rnn_like.report.svg import DARK_PAGE, contrast, drawing_style, on_dark, theme, to_svg
@@ -594,6 +597,136 @@ def test_weights_that_were_not_kept_have_no_heatmap(built):
     assert [layer.heatmaps for layer in built.layers] == [[], []]
 
 
+# ---------------------------------------------------------------------------- the inside of layers
+
+
+@pytest.fixture(scope="module")
+def inside():
+    """A Bidirectional LSTM whose output the network reads at the last timestep, and a SimpleRNN."""
+    return probed_run(
+        {"bidirectional": ("LSTM", ["forward", "backward"]), "rnn": ("SimpleRNN", ["forward"])}, meta=META
+    )
+
+
+@pytest.fixture(scope="module")
+def inside_page(inside):
+    return build_page(inside)
+
+
+def spoken(picture):
+    return Page(str(picture.svg)).named("svg")[0]["aria-label"]
+
+
+def test_recurrent_layers_show_gradient_flow_saturation_and_horizon(inside_page):
+    assert [(layer.name, len(layer.inside)) for layer in inside_page.layers] == [
+        ("bidirectional", 3),
+        ("rnn", 3),
+    ]
+    for layer in inside_page.layers:
+        flow, saturation, horizon = layer.inside
+        assert "dL/dh and dL/dc are total, through time" in flow.caption
+        assert "dL/d(output) leaves out the recurrent path" in flow.caption
+        assert all("probe batch" in picture.caption for picture in (flow, saturation, horizon))
+        assert not any(picture.wide for picture in layer.inside)
+        texts = [Page(str(picture.svg)).text("text") for picture in layer.inside]
+        assert "dL/dh" in texts[0]
+        assert "leaves out the recurrent path; probe batch" in texts[0]
+        assert "step 20, probe batch" in texts[1]
+        assert "step 0 step 10 step 20" in texts[2]
+
+
+def test_words_of_the_inside_tell_its_numbers(inside_page):
+    flow, saturation, horizon = map(spoken, inside_page.layers[0].inside)
+    first, middle = (0.54 ** (11 - timestep) for timestep in (0, 6))
+    assert (
+        f"bidirectional/forward · dL/dh, total, through time; probe batch: {first:.2g}, {middle:.2g}, 1."
+        in flow
+    )
+    assert "dL/d(output), leaves out the recurrent path; probe batch: exactly 0, exactly 0, 0.25." in flow
+    assert "backward · cell (candidate): mean of 4 units, 18% below −0.9, 28% above 0.9." in saturation
+    lags = [np.log(level) / np.log(factor) for level in (np.exp(-1), 0.01) for factor in (0.5, 0.54)]
+    assert "forward · h: 1/e at {:.3g} → {:.3g}, 1% at {:.3g} → {:.3g}.".format(*lags) in horizon
+
+
+@pytest.mark.parametrize(
+    ("masked", "words"), [([], "NaN or Inf, NaN or Inf, 2."), ([0], "no value, NaN or Inf, 2.")]
+)
+def test_nan_gradients_are_told_in_words_and_padding_is_none(masked, words):
+    run = empty_run()
+    key = TensorKey("rnn", "forward", "h_norm", "gradient")
+    run.declare([TensorInfo(key, ("time",), (3,), {}, {"from": "probe batch", "masked": masked})])
+    norms = np.array([np.nan, np.inf, 2.0])
+    run.append(Snapshot(0, 0, 0.0, 0.0, {key: stats.moments(norms)}, {}, {key: norms}))
+    (layer,) = build_page(run).layers
+    assert spoken(layer.inside[0]).endswith(f"probe batch: {words}")
+
+
+def test_sums_of_other_tensors_have_no_sections_of_their_own(inside_page):
+    headings = [heading for heading, _ in inside_page.overview]
+    assert headings == ["Gradients", "Outputs, gates and states"]
+    text = " ".join(Page(str(picture.svg)).text("text") for _, picture in inside_page.overview)
+    assert "gates · value" in text
+    names = [tensor.name for layer in inside_page.layers for tensor in layer.tensors]
+    both = [f"{way} · {role}" for way in ("forward", "backward") for role in ("gates", "h", "c")]
+    assert names == [*both, "gates", "h"]
+    for word in ("saturation_", "_norm", "horizon_"):
+        assert word not in text
+        assert not any(word in name for name in names)
+
+
+def test_a_layer_of_which_only_the_horizon_was_recorded_is_shown():
+    run = empty_run()
+    key = TensorKey("gru", "forward", "horizon_h", "value")
+    run.declare([TensorInfo(key, ("lag",), (3,))])
+    strength = np.array([1.0, 0.3, 0.1])
+    run.append(Snapshot(5, 0, 0.0, 0.0, {key: stats.moments(strength)}, {}, {key: strength}))
+    page = build_page(run)
+    assert [(layer.name, len(layer.inside), layer.tensors) for layer in page.layers] == [("gru", 1, [])]
+    assert (page.overview, page.activations, page.open_layer) == ([], None, "layer-0")
+    assert Page(render(run)).text("h3") == "Inside"
+
+
+def test_outputs_and_states_of_all_layers_are_overviewed(inside_page, built):
+    words = spoken(inside_page.activations)
+    for name in ("bidirectional/forward · h", "bidirectional/backward · c", "rnn · h"):
+        assert f"{name}, probe batch" in words
+    assert inside_page.activations.wide
+    # Outputs alone are one column, which a phone has room for.
+    assert not built.activations.wide
+    assert spoken(built.activations) == "Distributions over training: lstm · output, dense · output."
+
+
+def test_what_a_run_did_not_record_is_not_on_its_page(built, page):
+    assert [layer.inside for layer in built.layers] == [[], []]
+    assert "Inside" not in page.text("h3")
+    assert "probe batch" not in page.text()
+
+
+def test_norms_name_both_kinds_of_gradients_apart(inside):
+    text = Page(render(inside)).text("p")
+    assert "gradients of h and c are of the probe batch; these gradients are total, through time" in text
+    assert "that of an output leaves out the recurrent path" in text
+
+
+def test_the_legend_of_an_image_keeps_its_colours_in_the_dark_theme(inside_page):
+    """The image itself does: a grey of "exactly 0" that turned dark would name another colour."""
+    svg = str(inside_page.layers[0].inside[0].svg)
+    assert "fill: #b8b8b8" in svg
+    assert "--c-b8b8b8" not in svg
+    assert "unthemed" not in svg
+
+
+def test_lists_among_attributes_are_written_as_words(inside_page):
+    (gates,) = [tensor for tensor in inside_page.layers[0].tensors if tensor.name == "forward · gates"]
+    assert gates.pictures[1].caption.endswith("gating: input, forget, output")
+
+
+def test_the_inside_of_a_layer_takes_no_more_than_it_must(inside):
+    """Three pictures per layer and an overview: some 20 kB each."""
+    source = render(inside)
+    assert len(source.encode()) < 50_000 * len(Page(source).named("svg"))
+
+
 # ---------------------------------------------------------------------------- the file
 
 
@@ -694,3 +827,28 @@ def test_a_disk_without_room_leaves_nothing_behind(tmp_path):
 def test_writing_a_report_does_not_print(small, tmp_path, capsys):
     write_report(small, tmp_path / "report.html")
     assert capsys.readouterr() == ("", "")
+
+
+# ---- units on text -------------------------------------------------------------------------------
+
+
+def colored(text="a<b>"):
+    h = xr.DataArray(np.linspace(-1, 1, len(text))[None, :, None], dims=("sample", "time", "unit"))
+    traced = xr.Dataset({"h": h, "gates": h.expand_dims(gate=["hidden"], axis=2)}, attrs={"gating": []})
+    return plot_units_on_text(traced, text, 0)
+
+
+def test_texts_coloured_by_units_come_last_and_are_escaped(tmp_path):
+    page = write_report(lstm_run(), tmp_path / "r.html", texts={"in <quotes>": colored()}).read_text("utf-8")
+    assert "<h3>in &lt;quotes&gt;</h3>" in page
+    assert colored().html in page
+    assert "<b>" not in page.partition('class="srl-read"')[2]
+    assert page.index('href="#texts"') < page.index('id="texts"')
+    assert "Units on text" not in write_report(lstm_run(), tmp_path / "r.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("texts", [["a"], {"a": "<script>"}, {1: colored()}])
+def test_texts_of_another_kind_are_refused(texts, tmp_path):
+    with pytest.raises(ArgumentTypeError, match="texts maps headings to"):
+        write_report(lstm_run(), tmp_path / "r.html", texts=texts)
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from made_up_probe import probed_run
 from made_up_run import LSTM_GATES, empty_run, lstm_run, record, tensor_info
 
 from see_rnn_like.history import Event
@@ -59,6 +60,15 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def inside(tmp_path_factory):
+    """A report on the inside of recurrent layers, with settings of long names."""
+    layers = {LONG: ("LSTM", ["forward", "backward"]), "gru": ("GRU", ["forward"])}
+    optimizer = {"class": "Adam", "gradient_accumulation_steps_of_a_very_long_name": None}
+    run = probed_run(layers, meta={"optimizer": optimizer})
+    return write_report(run, tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="module")
 def empty(tmp_path_factory):
     return write_report(empty_run(), tmp_path_factory.mktemp("report") / "report.html")
 
@@ -86,7 +96,7 @@ def unfold(page):
     page.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
 
 
-@pytest.mark.parametrize("which", ["report", "empty"])
+@pytest.mark.parametrize("which", ["report", "inside", "empty"])
 def test_it_opens_without_a_request_or_an_error(view, which, request):
     path = request.getfixturevalue(which)
     page = opened(view, path)
@@ -97,7 +107,7 @@ def test_it_opens_without_a_request_or_an_error(view, which, request):
     assert page.problems == []
 
 
-@pytest.mark.parametrize("which", ["report", "empty"])
+@pytest.mark.parametrize("which", ["report", "inside", "empty"])
 def test_nothing_is_wider_than_the_screen(view, which, request):
     page = opened(view, request.getfixturevalue(which))
     unfold(page)
@@ -149,9 +159,10 @@ def test_text_and_lines_of_the_pictures_follow_the_theme(browser, report):
     assert dark[2][2].startswith("rgb(")
 
 
-def test_letters_of_the_pictures_are_legible_on_a_phone(browser, report):
+@pytest.mark.parametrize("which", ["report", "inside"])
+def test_letters_of_the_pictures_are_legible_on_a_phone(browser, which, request):
     context = browser.new_context(viewport={"width": 390, "height": 844})
-    page = opened(context, report)
+    page = opened(context, request.getfixturevalue(which))
     unfold(page)
     heights = page.evaluate(
         """() => [...document.querySelectorAll('figure:not(.wide) svg')].map(svg =>

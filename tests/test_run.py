@@ -244,14 +244,14 @@ def test_an_xarray_without_trees_is_told_apart_with_a_way_out(history, monkeypat
 def test_report_hands_the_run_and_the_path_to_the_report_writer(history, tmp_path, monkeypatch):
     asked = []
 
-    def write_report(run, path):
-        asked.append((run, path))
+    def write_report(run, path, *, texts):
+        asked.append((run, path, texts))
         return Path(path)
 
     monkeypatch.setattr(see_rnn_like.report, "write_report", write_report)
     run = Run(history)
-    assert run.report(tmp_path / "report.html") == tmp_path / "report.html"
-    assert asked == [(run, tmp_path / "report.html")]
+    assert run.report(tmp_path / "report.html", texts={}) == tmp_path / "report.html"
+    assert asked == [(run, tmp_path / "report.html", {})]
 
 
 # ---- the documentation ---------------------------------------------------------------------------

@@ -126,7 +126,11 @@ def test_less_than_a_hundredth_of_saturation_is_none(share, told, capsys):
 def test_the_default_network_beats_the_frequencies_of_characters(sandbox, capsys):
     names = sandbox("--steps", "150", "--units", "64", "--every", "50")
     assert names["score"] < names["task"].baseline - 1
-    assert "most saturated gate: " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "most saturated gate: " in told
+    lags = names["memory"].attrs["horizon"]
+    assert f"memory of {names['layer'].name}: {lags:.1f} of 64 timesteps, until the influence" in told
+    assert "lstm/forward/horizon_c:value" in names["monitor"].run or names["layer"].name != "lstm"
 
 
 def test_a_bidirectional_reader_of_text_is_never_shown_its_answer(sandbox):

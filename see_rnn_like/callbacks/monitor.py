@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import time
 import warnings
@@ -15,7 +16,15 @@ import keras
 from see_rnn_like import __version__
 from see_rnn_like.callbacks import nonfinite
 from see_rnn_like.engine.execution import execute
-from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Recording, step_counter
+from see_rnn_like.engine.train_step import (
+    CAPTURES,
+    LEVELS,
+    InstrumentedStep,
+    Measured,
+    Recording,
+    data_of,
+    step_counter,
+)
 from see_rnn_like.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -25,6 +34,8 @@ from see_rnn_like.errors import (
     SeeRNNError,
     one_of,
 )
+from see_rnn_like.extract.batches import Batch, read_batch, require_fitting
+from see_rnn_like.extract.probe import PROBED, Probe
 from see_rnn_like.history import Event, Snapshot
 from see_rnn_like.models.description import (
     describe_machine,
@@ -39,6 +50,8 @@ from see_rnn_like.schedule import Schedule, as_schedule
 from see_rnn_like.store import SQLiteHistory
 
 ON_NAN = ("warn", "stop", "raise")
+
+FIRST_BATCH = "first_batch"
 
 _TWO_INSTRUMENTS = (
     "another callback has put its own function in the place of the train function at this step; use one "
@@ -70,11 +83,15 @@ class RNNMonitor(keras.callbacks.Callback):
             ``"output_gradients"`` (dL/d(output), what see-rnn shows: it leaves out the path through
             later timesteps of the same layer), ``"gradients"`` (of the weights, as the optimizer receives
             them, loss scaling divided out, before clipping), ``"updates"`` (weights after minus before).
-            The loss is always recorded.
+            The loss is always recorded. On the probe batch also ``"gates"``, ``"states"``,
+            ``"state_gradients"`` (dL/dh, dL/dc: total, through time) and ``"horizon"`` of recurrent layers.
         level: ``"stats"`` keeps statistics and a signed-log histogram of every tensor, per gate where there
             are gates, reduced inside the graph; ``"full"`` keeps the values as well.
         store: file to write the run to; None keeps it in memory. An existing run file is continued; a new
             training wants a new name.
+        probe: the batch on which the inside of recurrent layers is measured, in inference mode, before each
+            due step, beside the training: ``(x, y)`` or ``(x, y, sample_weight)``, or ``"first_batch"`` for
+            the first batch that is recorded.
         max_bytes: budget for what is kept, in bytes; when it is reached old steps are thinned.
         on_nan: what to do when a recorded tensor holds NaN or Inf for the first time: ``"warn"``
             (`NonFiniteWarning`), ``"stop"`` the training after this step, or ``"raise"`` `NonFiniteError`.
@@ -115,6 +132,7 @@ class RNNMonitor(keras.callbacks.Callback):
         on_nan: str = "warn",
         strict: bool = False,
         *,
+        probe: tuple[Any, ...] | str = FIRST_BATCH,
         max_bytes: int = 2**30,
     ) -> None:
         super().__init__()
@@ -124,6 +142,10 @@ class RNNMonitor(keras.callbacks.Callback):
         self.level = _checked("level", level, LEVELS)
         self.on_nan = _checked("on_nan", on_nan, ON_NAN)
         self.strict = strict
+        self.probe = probe
+        self._probe_batch = _checked_probe(probe, self.capture)
+        self._probe: Probe | None = None
+        self._probing = bool(self._captured(PROBED))
         self.max_bytes = max_bytes
         self._history = SQLiteHistory.create(store, max_bytes=max_bytes)
         self.run = Run(self._history)
@@ -149,13 +171,19 @@ class RNNMonitor(keras.callbacks.Callback):
                 "give each a store of its own"
             )
         settings = (self.every, self.layers, self.capture, self.level, None, self.on_nan, self.strict)
-        return type(self)(*settings, max_bytes=self.max_bytes)
+        return type(self)(*settings, probe=self.probe, max_bytes=self.max_bytes)
 
     # -- Keras's hooks --------------------------------------------------------------------------
 
     def set_model(self, model: Any) -> None:
         """Takes the model to record; called by Keras before training starts."""
         select(sites(model), self.layers)
+        if model is not self.model:
+            # What was taken from, or failed on, another model says nothing of this one.
+            self._probe_batch = _checked_probe(self.probe, self.capture)
+            self._probing = bool(self._captured(PROBED))
+        if self.probe != FIRST_BATCH and self._probe_batch is not None and model.built:
+            require_fitting(model, self._probe_batch.x)
         super().set_model(model)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -167,7 +195,8 @@ class RNNMonitor(keras.callbacks.Callback):
         if self._native is not self.model.train_function:
             # A new train function means a new compile: ours is traced anew, on the first step that is due.
             self._native, self._trainable = self.model.train_function, trainable
-            self._step = InstrumentedStep(self.model, self.layers, self.capture, self.level)
+            self._step = InstrumentedStep(self.model, self.layers, self._captured(CAPTURES), self.level)
+            self._probe = None
         elif len(trainable) == len(self._trainable) and trainable != self._trainable:
             # Keras goes on with what it compiled before; a trace of ours would train other weights.
             self._switch_off(CaptureError(_NOT_RECOMPILED))
@@ -226,12 +255,33 @@ class RNNMonitor(keras.callbacks.Callback):
         except CaptureError as error:
             self._switch_off(error)
             return native(iterator)
-        logs, recordings = execute(step, iterator, due)
+        logs, recordings = execute(step, iterator, due, self._measure_probe)
         for own_logs, recording in recordings:
             self._guarded(self._keep, recording, _scalars(own_logs))
         if step.failure is not None:
             self._switch_off(step.failure)
         return logs
+
+    def _measure_probe(self, batch: Any) -> Measured | None:
+        """What the recurrent layers do on the probe batch, with the weights as they are before the step."""
+        if not self._probing:
+            return None
+        try:
+            if self._probe_batch is None:
+                self._probe_batch = Batch(*keras.utils.unpack_x_y_sample_weight(data_of(batch)))
+            if self._probe is None:
+                asked = self._captured(PROBED)
+                self._probe = Probe(self.model, self.layers, asked, self.level, self._probe_batch)
+            return self._probe.measure()
+        except Exception as error:
+            if self.strict:
+                raise
+            self._probing = False
+            self._report_failure("the probe is switched off, the rest is recorded", error)
+            return None
+
+    def _captured(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in self.capture if name in kinds)
 
     def _restore(self) -> None:
         if self._stand_in is not None and self.model.train_function is self._stand_in:
@@ -259,6 +309,8 @@ class RNNMonitor(keras.callbacks.Callback):
             self._report_nonfinite(alarms)
 
     def _snapshot(self, step: int, recording: Recording, logs: dict[str, float]) -> Snapshot:
+        rate = recording.learning_rate
+        logs = logs if math.isnan(rate) else {"learning_rate": rate, **logs}
         return Snapshot(
             step,
             self._epoch,
@@ -320,7 +372,12 @@ class RNNMonitor(keras.callbacks.Callback):
         if self.strict:
             raise error
         self._step = None
-        message = f"recording is switched off, training goes on: {error}"
+        self._report_failure("recording is switched off, training goes on", error)
+
+    def _report_failure(self, consequence: str, error: Exception) -> None:
+        # TensorFlow's messages go on with a whole graph.
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        message = f"{consequence}: {reason}"
         _log.error("%s", message, exc_info=None if isinstance(error, SeeRNNError) else error)
         try:
             self._history.add_event(Event(self._now, "capture-off", None, None, {}, message))
@@ -399,9 +456,24 @@ def _checked_layers(layers: Any) -> Any:
 def _checked_capture(capture: Collection[str]) -> tuple[str, ...]:
     if isinstance(capture, str) or not isinstance(capture, Collection):
         raise ArgumentTypeError(f'capture must be a list of names such as ["gradients"]; got {capture!r}')
+    known = (*CAPTURES, *PROBED)
     if not capture:
-        raise ArgumentError(f"capture must name at least one of {', '.join(CAPTURES)}; got {capture!r}")
-    return tuple(dict.fromkeys(_checked("capture", name, CAPTURES) for name in capture))
+        raise ArgumentError(f"capture must name at least one of {', '.join(known)}; got {capture!r}")
+    return tuple(dict.fromkeys(_checked("capture", name, known) for name in capture))
+
+
+def _checked_probe(probe: Any, capture: tuple[str, ...]) -> Batch | None:
+    if isinstance(probe, str):
+        _checked("probe", probe, (FIRST_BATCH,))
+        return None
+    if not isinstance(probe, tuple | list) or not 1 <= len(probe) <= 3:
+        raise ArgumentTypeError(
+            f"probe must be (x, y), (x, y, sample_weight) or {FIRST_BATCH!r}; got {type(probe).__name__}"
+        )
+    batch = read_batch(*probe)
+    if batch.y is None and "state_gradients" in capture:
+        raise ArgumentError('capture "state_gradients" needs targets: probe=(x, y)')
+    return batch
 
 
 def _checked(what: str, given: str, valid: tuple[str, ...]) -> str:

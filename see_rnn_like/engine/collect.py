@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from see_rnn_like.engine.losses import unscaled
 from see_rnn_like.engine.taps import GradientTaps, LossTaps, OutputTaps, TappedOutput
 from see_rnn_like.errors import CaptureError
 from see_rnn_like.history import TensorInfo
@@ -149,15 +150,6 @@ def output_info(output: TappedOutput, kind: str, attrs: dict[str, Any]) -> Tenso
 def scale_attrs(scale: Any) -> dict[str, Any]:
     """What a label says of loss scaling."""
     return {} if scale is None else {"loss_scale": "divided out"}
-
-
-def unscaled(gradient: Any, scale: Any) -> Any:
-    """A gradient with the loss scale divided out, in float32 at least."""
-    if scale is None:
-        return gradient
-    gradient = tf.convert_to_tensor(gradient)
-    wide = tf.cast(gradient, tf.float32) if gradient.dtype in (tf.float16, tf.bfloat16) else gradient
-    return wide / tf.cast(scale, wide.dtype)
 
 
 def _shown(outputs: OutputTaps) -> list[TappedOutput]:

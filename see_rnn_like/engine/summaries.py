@@ -1,19 +1,61 @@
 """The reductions of `see_rnn_like.stats`, computed by TensorFlow where the tensors are.
 
+`pack` reduces many tensors to two, so that little travels to the host; `unpack` takes them apart there.
+
 Written for few passes over the data: sign and exponent of a float are its topmost bits, so one
 `bincount` of these gives the histogram, the zeros and the non-finite values together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from see_rnn_like.history import TensorInfo
+from see_rnn_like.labels import TensorKey
 from see_rnn_like.stats import BINS, EXPONENTS, MOMENTS
 
 _PER_SIGN = len(EXPONENTS)
+
+
+def pack(infos: Sequence[TensorInfo], tensors: Sequence[Any]) -> tuple[Any, Any]:
+    """Summarizes tensors, by gate where there are gates, and stacks the results.
+
+    Args:
+        infos: what the tensors are.
+        tensors: of the same length; gates side by side along the last axis.
+
+    Returns:
+        Moments, float64 ``(row, moment)``, and histograms, int32 ``(row, bin)``; a row per tensor and gate.
+    """
+    if not infos:
+        return tf.zeros((0, len(MOMENTS)), tf.float64), tf.zeros((0, BINS), tf.int32)
+    pairs = [summarize(tensor, rows_of(info)) for info, tensor in zip(infos, tensors, strict=True)]
+    return tf.concat([moments for moments, _ in pairs], 0), tf.concat([counts for _, counts in pairs], 0)
+
+
+def unpack(
+    infos: Sequence[TensorInfo], moments: Any, histograms: Any
+) -> tuple[dict[TensorKey, np.ndarray], dict[TensorKey, np.ndarray]]:
+    """Brings what `pack` made to the host.
+
+    Returns:
+        Key → float64 ``(gate, moment)``, and key → int64 ``(gate, bin)``; one row without gates.
+    """
+    keys = [info.key for info in infos]
+    ends = np.cumsum([rows_of(info) for info in infos])[:-1]
+    counts = np.split(histograms.numpy().astype("int64"), ends)
+    return dict(zip(keys, np.split(moments.numpy(), ends), strict=False)), dict(
+        zip(keys, counts, strict=False)
+    )
+
+
+def rows_of(info: TensorInfo) -> int:
+    """How many rows a tensor has in `pack`."""
+    return max(len(info.gates), 1)
 
 
 def summarize(tensor: Any, gates: int = 1) -> tuple[Any, Any]:

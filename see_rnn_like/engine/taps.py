@@ -140,14 +140,14 @@ def _marked(result: Any, like: Any) -> Any:
 
 
 @contextlib.contextmanager
-def replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Puts `method` in the place of `owner.name` on this instance, for the time of the block.
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Puts `value`, mostly a method, in the place of `owner.name` on this instance while the block runs.
 
     Attributes are set below Keras's own `__setattr__`, which would start tracking them.
     """
     missing = object()
     before = vars(owner).get(name, missing)
-    object.__setattr__(owner, name, method)
+    object.__setattr__(owner, name, value)
     try:
         yield
     finally:
@@ -182,31 +182,6 @@ def _recording_call(point: OutputPoint, taps: OutputTaps) -> Callable[..., Any]:
         return taps.record(point, call(*args, **kwargs))
 
     return recorded
-
-
-@dataclass(frozen=True)
-class LayerCall:
-    """What one call of a layer was given and what it returned."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: Any
-
-
-@contextlib.contextmanager
-def tapped_calls(layer: Any) -> Iterator[list[LayerCall]]:
-    """Records the calls of one layer in the block, leaving what passes as it is."""
-    calls: list[LayerCall] = []
-    call = layer.call
-
-    @functools.wraps(call)
-    def recorded(*args: Any, **kwargs: Any) -> Any:
-        outputs = call(*args, **kwargs)
-        calls.append(LayerCall(args, kwargs, outputs))
-        return outputs
-
-    with replaced(layer, "call", recorded):
-        yield calls
 
 
 @dataclass

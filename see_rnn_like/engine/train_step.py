@@ -7,8 +7,10 @@ outputs and gradients come from the one forward and the one backward pass of the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +41,6 @@ from see_rnn_like.errors import ArgumentError, CaptureError
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint, WeightSlot, select, sites
-from see_rnn_like.stats import BINS, MOMENTS
 
 #: What can be captured, in the order in which a train step makes it.
 CAPTURES = ("weights", "outputs", "output_gradients", "gradients", "updates")
@@ -47,28 +48,51 @@ LEVELS = ("stats", "full")
 
 
 @dataclass(frozen=True)
-class Recording:
-    """What one instrumented step brought to the host.
+class Measured:
+    """What was measured at one step besides the step itself, on the host.
 
     Attributes:
-        step: training steps before this one, see `step_counter`.
-        seconds: how long the step took, recording included.
-        applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
-        infos: the recorded tensors in execution order.
+        seconds: how long it took.
+        infos: the tensors, in execution order.
         moments: key → float64 ``(gate, moment)``.
         histograms: key → int64 ``(gate, bin)``.
-        values: key → array in the dims of its info; empty unless ``level="full"``.
-        notes: what could not be recorded, and why.
+        values: key → array in the dims of its info, for those whose values are kept.
+        notes: what could not be measured, and why.
     """
 
-    step: int
     seconds: float
-    applied: bool
     infos: tuple[TensorInfo, ...]
     moments: dict[TensorKey, np.ndarray]
     histograms: dict[TensorKey, np.ndarray]
     values: dict[TensorKey, np.ndarray]
     notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True)
+class Recording(Measured):
+    """What one instrumented step brought to the host.
+
+    Attributes:
+        step: training steps before this one, see `step_counter`.
+        applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
+        learning_rate: that of this step; NaN for an optimizer without one.
+    """
+
+    step: int
+    applied: bool
+    learning_rate: float
+
+    def joined_by(self, other: Measured) -> Recording:
+        """This recording with something else that was measured at the same step."""
+        return dataclasses.replace(
+            self,
+            seconds=self.seconds + other.seconds,
+            infos=self.infos + other.infos,
+            moments=self.moments | other.moments,
+            histograms=self.histograms | other.histograms,
+            values=self.values | other.values,
+            notes=self.notes + other.notes,
+        )
 
 
 class InstrumentedStep:
@@ -102,7 +126,7 @@ class InstrumentedStep:
         self.failure: Exception | None = None
         self._slots: list[WeightSlot] = []
         self._points: list[OutputPoint] = []
-        self._spec: Any = None
+        self._traces: list[_Trace] = []
         self._collected = Collected()
         self._function: Callable[[Any], Any] = self._recorded_step
         self._tapped_step: Callable[[Any], Any] = self._tapped
@@ -118,65 +142,65 @@ class InstrumentedStep:
         Raises:
             CaptureError: if the step cannot be traced with taps on.
         """
-        if self._spec == iterator.element_spec:
-            return
+        known = _narrowest(self._traces, iterator.element_spec)
+        if known is None:
+            known = self._traced(iterator.element_spec)
+            self._traces.append(known)
+        self._function, self._collected = known.function, known.collected
+
+    def _traced(self, spec: Any) -> _Trace:
         if hasattr(self.model.train_step, "get_concrete_function"):
             raise CaptureError(
                 "train_step is a tf.function, which hides what happens in it; Keras compiles train steps by "
                 "itself: leave the decorator away"
             )
         try:
-            _build(self.model, iterator.element_spec)
+            _build(self.model, spec)
             found = select(sites(self.model), self.layers)
             self._slots = [slot for site in found for slot in site.weights]
             self._points = [point for site in found for point in site.outputs]
-            if not self._eagerly:
-                self._function = self._traced(iterator)
+            # As wide as Keras's own function becomes when batches of several sizes come.
+            spec = functools.reduce(_covering, (trace.spec for trace in self._traces), spec)
+            function = self._recorded_step if self._eagerly else self._compiled_for(spec)
             if self.failure is not None:
                 raise self.failure
         except Exception as error:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
-        self._spec = iterator.element_spec
+        return _Trace(spec, function, self._collected)
 
-    def record(self, iterator: Any) -> tuple[Any, Recording | None]:
-        """Takes the next batch, trains on it, and records.
+    def record(self, batch: Any) -> tuple[Any, Recording | None]:
+        """Trains on a batch, and records. The step must have been traced.
 
         Args:
-            iterator: the `tf.data` iterator Keras hands to a train function.
+            batch: what `next_batch` gave.
 
         Returns:
             The logs of `train_step` and what was recorded; None if that failed, see `failure`.
-
-        Raises:
-            tf.errors.OutOfRangeError: if the data is exhausted.
         """
-        self.trace(iterator)
         start = time.perf_counter()
-        logs, iterations, packed = self._function(_next_batch(iterator))
+        logs, counted, packed = self._function(batch)
         if self.failure is not None:
             return logs, None
         try:
-            return logs, self._to_host(start, iterations, packed)
+            return logs, self._to_host(start, counted, packed)
         except Exception as error:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
             return logs, None
 
-    def skip(self, iterator: Any) -> Any:
-        """Takes the next batch and trains on it without recording; returns the logs of `train_step`.
+    def skip(self, batch: Any) -> Any:
+        """Trains on a batch without recording; returns the logs of `train_step`.
 
         Needed inside an execution of several steps of which only some are due.
         """
-        return self._plain(_next_batch(iterator))
+        return self._plain(batch)
 
     # -- traced ---------------------------------------------------------------------------------
 
-    def _traced(self, iterator: Any) -> Callable[[Any], Any]:
+    def _compiled_for(self, spec: Any) -> Callable[[Any], Any]:
         # A new inner function each time: a cached one would not run its Python again and leave no layout.
         self._tapped_step = self._compiled(self._tapped)
-        function = tf.function(self._recorded_step).get_concrete_function(
-            tf.OptionalSpec(iterator.element_spec)
-        )
+        function = tf.function(self._recorded_step).get_concrete_function(tf.OptionalSpec(spec))
         random = sorted(_stateful_random_ops(function))
         if random:
             message = (
@@ -200,9 +224,9 @@ class InstrumentedStep:
     @tf.autograph.experimental.do_not_convert
     def _recorded_step(self, batch: Any) -> tuple[Any, Any, Any]:
         """One step on a batch; weights are read outside the (perhaps XLA) step."""
-        data = _data_of(batch)
+        data = data_of(batch)
         iterations = step_counter(self.model.optimizer)
-        first = tf.identity(iterations)
+        first, rate = tf.identity(iterations), _learning_rate(self.model.optimizer)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
         logs, bits = self._tapped_step(data)
@@ -216,7 +240,7 @@ class InstrumentedStep:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "update", {}), tf.identity(slot.variable.value) - value)
         self._collected = whole
-        return logs, tf.stack([first, tf.identity(iterations)]), self._packed(whole)
+        return logs, (first, tf.identity(iterations), rate), self._packed(whole)
 
     @tf.autograph.experimental.do_not_convert
     def _tapped(self, data: Any) -> tuple[Any, list[Any]]:
@@ -262,37 +286,60 @@ class InstrumentedStep:
 
     def _packed(self, collected: Collected) -> dict[str, Any]:
         """Reduces every tensor and stacks the results, so that few tensors travel to the host."""
-        if not collected.infos:
-            return {
-                "moments": tf.zeros((0, len(MOMENTS)), tf.float64),
-                "histograms": tf.zeros((0, BINS), tf.int32),
-            }
-        pairs = zip(collected.tensors.values(), map(_groups_of, collected.infos), strict=True)
-        moments, histograms = zip(*(summaries.summarize(tensor, n) for tensor, n in pairs), strict=True)
-        packed: dict[str, Any] = {"moments": tf.concat(moments, 0), "histograms": tf.concat(histograms, 0)}
-        if self.level == "full":
-            packed["values"] = collected.tensors
-        return packed
+        moments, histograms = summaries.pack(collected.infos, list(collected.tensors.values()))
+        values = collected.tensors if self.level == "full" else {}
+        return {"moments": moments, "histograms": histograms, "values": values}
 
     # -- on the host ----------------------------------------------------------------------------
 
-    def _to_host(self, start: float, iterations: Any, packed: dict[str, Any]) -> Recording:
-        before, after = iterations.numpy()
+    def _to_host(self, start: float, counted: tuple[Any, ...], packed: dict[str, Any]) -> Recording:
+        before, after, rate = (number.numpy() for number in counted)
         infos = tuple(self._collected.infos)
-        ends = np.cumsum([_groups_of(info) for info in infos])[:-1]
-        moments = np.split(packed["moments"].numpy(), ends)
-        histograms = np.split(packed["histograms"].numpy().astype("int64"), ends)
-        values = packed.get("values", {})
+        moments, histograms = summaries.unpack(infos, packed["moments"], packed["histograms"])
+        values = packed["values"]
         return Recording(
-            int(before),
             time.perf_counter() - start,
-            bool(after > before),
             infos,
-            {info.key: table for info, table in zip(infos, moments, strict=True)},
-            {info.key: table for info, table in zip(infos, histograms, strict=True)},
+            moments,
+            histograms,
             {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
             tuple(self._collected.notes),
+            int(before),
+            bool(after > before),
+            float(rate),
         )
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """A compiled step: for which batches, and what it records."""
+
+    spec: Any
+    function: Callable[[Any], Any]
+    collected: Collected
+
+
+def _narrowest(traces: Sequence[_Trace], spec: Any) -> _Trace | None:
+    """The trace that TensorFlow would take for a batch: the most specific one that covers it.
+
+    Keras's own function goes by this rule, and with other static sizes the same step may be computed by
+    other kernels, which round differently.
+    """
+    found: _Trace | None = None
+    for trace in traces:
+        covers = _covering(spec, trace.spec) == trace.spec
+        if covers and (found is None or _covering(trace.spec, found.spec) == found.spec):
+            found = trace
+    return found
+
+
+def _covering(new: Any, known: Any) -> Any:
+    """The most specific kind of batch of which both are cases; the new one if there is none."""
+    try:
+        both = tf.nest.map_structure(lambda a, b: a.most_specific_common_supertype([b]), known, new)
+    except (TypeError, ValueError):
+        return new
+    return new if any(spec is None for spec in tf.nest.flatten(both)) else both
 
 
 def _build(model: Any, element_spec: Any) -> None:
@@ -338,19 +385,30 @@ def step_counter(optimizer: Any) -> Any:
     return inner._iterations if hasattr(inner, "_iterations") else inner.iterations
 
 
+def _learning_rate(optimizer: Any) -> Any:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return tf.identity(tf.cast(getattr(inner, "learning_rate", np.nan), tf.float32))
+
+
 def _on_batch(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @tf.autograph.experimental.do_not_convert
     def step_on_batch(batch: Any) -> Any:
-        return step(_data_of(batch))
+        return step(data_of(batch))
 
     return step_on_batch
 
 
-def _next_batch(iterator: Any) -> Any:
+def next_batch(iterator: Any) -> Any:
     """The next batch as an optional, which keeps the unknown sizes of the iterator's spec.
 
     Asked for outside the graph: inside, a missing batch does not keep what never reads it, such as the
     step counter, from running.
+
+    Args:
+        iterator: the `tf.data` iterator Keras hands to a train function.
+
+    Raises:
+        tf.errors.OutOfRangeError: if the data is exhausted.
     """
     batch = iterator.get_next_as_optional()
     if not batch.has_value():
@@ -358,8 +416,8 @@ def _next_batch(iterator: Any) -> Any:
     return batch
 
 
-def _data_of(batch: Any) -> Any:
-    # Keras passes absent entries (no targets, no weights) as empty optionals.
+def data_of(batch: Any) -> Any:
+    """The data of a batch, with None for absent entries (no targets, no weights), which come as optionals."""
     return tf.nest.map_structure(
         lambda item: None if isinstance(item, tf.experimental.Optional) else item, batch.get_value()
     )
@@ -375,10 +433,6 @@ def _to_bits(tensor: Any) -> Any:
     if isinstance(tensor, tf.IndexedSlices):
         tensor = tf.convert_to_tensor(tensor)
     return tf.bitcast(tensor, {2: tf.int16, 4: tf.int32, 8: tf.int64}[tensor.dtype.size])
-
-
-def _groups_of(info: TensorInfo) -> int:
-    return max(len(info.gates), 1)
 
 
 def _in_dims(info: TensorInfo, array: np.ndarray) -> np.ndarray:

@@ -1,24 +1,5 @@
-"""One-shot extractors: weights, outputs and gradients of a model as NumPy arrays, under see-rnn's names.
+"""One look at a model: weights, outputs, gradients, and what a recurrent layer does inside.
 
-No function here changes the model, its optimizer, its metrics or the caller's arrays.
+No function here changes the model, its optimizer, its metrics or the caller's arrays. Modules are imported
+one by one: those that read arrays only (`units`) do without TensorFlow.
 """
-
-from see_rnn_like.extract.gradients import get_gradients
-from see_rnn_like.extract.layers import get_full_name, get_layer
-from see_rnn_like.extract.outputs import get_outputs
-from see_rnn_like.extract.penalties import get_weight_penalties, weight_loss
-from see_rnn_like.extract.rnn import get_rnn_weights, rnn_summary
-from see_rnn_like.extract.weights import get_weights, weights_norm
-
-__all__ = [
-    "get_full_name",
-    "get_gradients",
-    "get_layer",
-    "get_outputs",
-    "get_rnn_weights",
-    "get_weight_penalties",
-    "get_weights",
-    "rnn_summary",
-    "weight_loss",
-    "weights_norm",
-]

@@ -1,25 +1,29 @@
-"""Gates and states over time: what a recurrent layer computes inside, and how saturated it is."""
+"""Gates and states over time: what a recurrent layer computes inside."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from see_rnn_like.cells import cell_spec
-from see_rnn_like.engine.replay import replay
+from see_rnn_like.cells import CellSpec
+from see_rnn_like.engine.recurrence import Replay, recurrent_spec, replay
 from see_rnn_like.errors import ArgumentError, UnsupportedLayerError
-from see_rnn_like.extract.batches import read_batch
+from see_rnn_like.extract.arrays import to_numpy
+from see_rnn_like.extract.batches import read_batch, require_fitting
 from see_rnn_like.extract.layers import get_layer
+from see_rnn_like.extract.outputs import require_built
 from see_rnn_like.models.layout import RecurrentPart, recurrent_parts
 
 
 def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
     """Every gate and state of a recurrent layer at every timestep.
 
-    The model runs forward in inference mode up to the layer and the layer's cell is run again on what it
-    was given; the result is checked against the layer's own output. Nothing of the model changes.
+    The model runs forward in inference mode, with the cell of the layer computed by its `CellSpec`, which
+    tells the gates. Whether that is what the layer computes is checked against the layer's own output, once
+    per model in its present form. Nothing of the model changes.
 
     Args:
         model: a built Keras 3 model.
@@ -30,7 +34,8 @@ def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
         Dataset with `gates` ``(sample, time, gate, unit)`` and one variable per state, `h` (the output) and
         for LSTM `c`, ``(sample, time, unit)``. A Bidirectional layer has a leading ``direction``; time is in
         input order in both directions. Gates are NaN at masked timesteps; states are carried over them.
-        `attrs`: ``layer``, ``cell`` and ``gating``, the gates that go from 0 to 1.
+        `attrs`: ``layer``, ``cell``, ``gating``, the gates that go from 0 to 1, and ``keeping``, the one that
+        keeps the state (empty if there is none).
 
     Raises:
         UnknownLayerError: if no layer matches.
@@ -44,71 +49,68 @@ def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
         >>> traced["gates"].sel(gate="forget").sizes
         Frozen({'sample': 4, 'time': 9, 'unit': 2})
     """
+    layer, parts = recurrent_layer(model, _id)
+    batch = read_batch(x)
+    require_fitting(model, batch.x)
+    inside = replay(model, parts, batch.x)
+    traced = [_labelled(recurrent_spec(part), one) for part, one in zip(parts, inside, strict=True)]
+    spec = recurrent_spec(parts[0])
+    found = by_direction(parts, traced)
+    return found.assign_attrs(
+        layer=layer.name, cell=spec.name, gating=list(spec.gating), keeping=spec.keeping or ""
+    )
+
+
+def recurrent_layer(model: Any, _id: Any) -> tuple[Any, list[RecurrentPart]]:
+    """One recurrent layer by its id, and its directions.
+
+    Raises:
+        UnknownLayerError: if no layer matches.
+        ArgumentError: if the model is not built or several layers match.
+        UnsupportedLayerError: if the layer is not recurrent.
+    """
+    require_built(model)
     layer = get_layer(model, _id)
     if isinstance(layer, list):
-        raise ArgumentError(f"trace looks at one layer at a time; {_id!r} matches {len(layer)}")
+        raise ArgumentError(f"expected one recurrent layer; {_id!r} matches {len(layer)}")
     parts = recurrent_parts(layer)
     if not parts:
         raise UnsupportedLayerError(
-            f"{layer.name} is a {type(layer).__name__}; gates can be traced in LSTM, GRU, SimpleRNN, "
+            f"{layer.name} is a {type(layer).__name__}; gates and states are in LSTM, GRU, SimpleRNN, "
             "RNN(cell) and Bidirectional layers"
         )
-    batch = read_batch(x).x
-    traced = [_trace_part(model, part, batch) for part in parts]
-    if len(traced) == 1:
-        found = traced[0]
-    else:
-        found = xr.concat(
-            traced, xr.DataArray([p.direction for p in parts], dims="direction", name="direction")
+    _require_alike(layer, parts)
+    return layer, parts
+
+
+def _require_alike(layer: Any, parts: Sequence[RecurrentPart]) -> None:
+    cells = [f"{recurrent_spec(part).name} of {part.rnn.cell.state_size}" for part in parts]
+    if len(set(cells)) > 1:
+        directions = " and ".join(f"{part.direction} {cell}" for part, cell in zip(parts, cells, strict=True))
+        raise UnsupportedLayerError(
+            f"the directions of {layer.name} have different cells or states ({directions}), which do not fit "
+            "into one array"
         )
-    spec = cell_spec(parts[0].cells[0])
-    return found.assign_attrs(layer=layer.name, cell=spec.name, gating=list(spec.gating))
 
 
-def gate_saturation(traced: xr.Dataset) -> xr.Dataset:
-    """How often each unit's gates are stuck at an end of their range.
-
-    Left-saturated is a gating value below 0.1, right-saturated one above 0.9 (Karpathy, Johnson & Li 2015,
-    "Visualizing and understanding recurrent networks", section 4.2). Candidates (LSTM's ``cell``, GRU's
-    ``new``, SimpleRNN's ``hidden``), which the paper does not count, go from −1 to 1: there the limits are
-    −0.9 and 0.9.
-
-    Args:
-        traced: the result of `trace`.
-
-    Returns:
-        Dataset with `left` and `right`, shares 0 … 1 over samples and timesteps, ``(gate, unit)`` (and
-        ``direction``). Masked timesteps are left out; a unit without any timestep has NaN.
-
-    Raises:
-        ArgumentError: if it is not a trace.
-
-    Example:
-        >>> import xarray as xr, numpy as np
-        >>> gates = xr.DataArray(np.full((1, 5, 1, 2), 0.95), dims=("sample", "time", "gate", "unit"),
-        ...                      coords={"gate": ["forget"]})
-        >>> gate_saturation(xr.Dataset({"gates": gates}, attrs={"gating": ["forget"]}))["right"].values
-        array([[1., 1.]])
-    """
-    if "gates" not in traced or "gating" not in traced.attrs:
-        raise ArgumentError("gate_saturation takes the Dataset that trace() returns; this one has no gates")
-    gates = traced["gates"]
-    gating = gates["gate"].isin(traced.attrs["gating"])
-    alive = gates.notnull()
-    over = ("sample", "time")
-    left = (gates < xr.where(gating, 0.1, -0.9)).where(alive).mean(over)
-    right = (gates > 0.9).where(alive).mean(over)
-    return xr.Dataset({"left": left, "right": right}, attrs=traced.attrs)
+def by_direction(parts: Sequence[RecurrentPart], datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+    """One Dataset of a layer: a leading ``direction`` if it has two; said if it only runs backwards."""
+    if len(datasets) == 1:
+        backward = parts[0].direction == "backward"
+        return datasets[0].assign_coords(direction="backward") if backward else datasets[0]
+    directions = xr.DataArray([part.direction for part in parts], dims="direction", name="direction")
+    return xr.concat(datasets, directions)
 
 
-def _trace_part(model: Any, part: RecurrentPart, batch: Any) -> xr.Dataset:
-    spec = cell_spec(part.cells[0])
-    found = replay(model, part, batch)
-    states = {
-        name: (("sample", "time", "unit"), values)
-        for name, values in zip(spec.states, found.states, strict=True)
-    }
+def _labelled(spec: CellSpec, inside: Replay) -> xr.Dataset:
+    gates = to_numpy(inside.gates)
     return xr.Dataset(
-        {"gates": (("sample", "time", "gate", "unit"), found.gates), **states},
-        coords={"gate": list(spec.gates), "time": np.arange(found.gates.shape[1])},
+        {"gates": (("sample", "time", "gate", "unit"), gates), **states_over_time(spec, inside.states)},
+        coords={"gate": list(spec.gates), "time": np.arange(gates.shape[1])},
     )
+
+
+def states_over_time(spec: CellSpec, states: Sequence[Any]) -> dict[str, Any]:
+    """States, or what belongs to them, as variables of a Dataset."""
+    dims = ("sample", "time", "unit")
+    return {name: (dims, to_numpy(values)) for name, values in zip(spec.states, states, strict=True)}

@@ -86,13 +86,11 @@ def get_gradients(
         (8,)
     """
     require_built(model)
-    _require_loss(model)
     training = as_training(learning_phase)
     if mode not in MODES:
         raise one_of("mode", mode, MODES)
     batch = read_batch(input_data, labels, sample_weight)
-    if batch.y is None and getattr(model, "loss", None) is not None:
-        raise ArgumentError("the compiled loss needs labels; pass them, or input_data that yields (x, y)")
+    require_loss(model, batch.y)
     targets = _targets(model, _id, layer, mode, params, batch.x)
     wanted = [target.wanted for target in targets]
     found = oneshot.fetch_gradients(model, wanted, batch.x, batch.y, batch.sample_weight, training, clip)
@@ -110,6 +108,13 @@ def _targets(model: Any, _id: Any, layer: Any, mode: str, params: Any, x: Any) -
     return weight_targets(model, _id, layer) if mode == "weights" else output_targets(model, _id, layer, x)
 
 
-def _require_loss(model: Any) -> None:
+def require_loss(model: Any, y: Any) -> None:
+    """Refuses a model whose loss cannot be computed.
+
+    Raises:
+        ArgumentError: if it is not compiled, or its compiled loss needs the targets that are missing.
+    """
     if not model.compiled:
         raise ArgumentError(f"model {model.name!r} has no loss; call model.compile(optimizer, loss) first")
+    if y is None and getattr(model, "loss", None) is not None:
+        raise ArgumentError("the compiled loss needs labels; pass them, or input_data that yields (x, y)")

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from see_rnn_like.plots.steps import BAD, literal, mark_bad_steps, power_text, scale_steps
 
@@ -161,12 +161,16 @@ def scale_sizes(ax: Axes) -> None:
     low, high = np.log10(drawn.min()), np.log10(drawn.max())
     pad = max(0.06 * (high - low), (np.log10(2) - (high - low)) / 2)
     ax.set_ylim(10 ** (low - pad), 10 ** (high + pad))
-    if high - low >= 2:
-        ax.yaxis.set_major_locator(LogLocator(numticks=5))
-    elif high - low >= 0.7:
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
-    else:
-        ax.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_locator(size_locator(high - low))
+
+
+def size_locator(decades: float) -> Locator:
+    """Ticks of a logarithmic axis of sizes that spans so many decades: powers of ten, else 1, 2 and 5."""
+    if decades >= 2:
+        return LogLocator(numticks=5)
+    if decades >= 0.7:
+        return LogLocator(subs=(1.0, 2.0, 5.0), numticks=9)
+    return MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
 
 
 def fit_height(fig: Figure, panel: float = 1.6) -> None:
@@ -178,7 +182,7 @@ def fit_height(fig: Figure, panel: float = 1.6) -> None:
 def legend_lines(fig: Figure) -> int:
     """Lines of text in the legend that `draw_panels` set below the panels."""
     names = [text.get_text() for legend in fig.legends for text in legend.get_texts()]
-    return -(-len(names) // _legend_columns(fig, names)) if names else 0
+    return -(-len(names) // legend_columns(fig, names)) if names else 0
 
 
 _ZERO_MARK: dict[str, Any] = {
@@ -209,8 +213,11 @@ def _grid(kinds: Sequence[str], columns: int) -> list[tuple[int, int]]:
 
 
 def _hues(count: int) -> list[str]:
-    if count <= len(HUES):
-        return list(HUES[:count])
+    return list(HUES[:count]) if count <= len(HUES) else ordered_hues(count)
+
+
+def ordered_hues(count: int) -> list[str]:
+    """Colours of lines whose order counts, from dark blue to green, all of them seen on white."""
     return [to_hex(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.05, 0.78, count))]
 
 
@@ -227,7 +234,7 @@ def _legend(fig: Figure | SubFigure, curves: Sequence[Curve], styles: Mapping[An
         [handle for _, handle in entries],
         ["entry"] * len(entries),
         loc="outside lower center",
-        ncols=_legend_columns(fig, names),
+        ncols=legend_columns(fig, names),
         frameon=False,
         fontsize="small",
     )
@@ -254,7 +261,8 @@ def _legend_entries(curves: Sequence[Curve], styles: Mapping[Any, Style]) -> lis
     return entries
 
 
-def _legend_columns(fig: Figure | SubFigure, names: Sequence[str]) -> int:
+def legend_columns(fig: Figure | SubFigure, names: Sequence[str]) -> int:
+    """Columns of a legend in small text that have room beside each other, by the longest name."""
     # A character of small text is about 0.075 inches wide, the line before it and the gap 0.55.
     width = fig.bbox.width / fig.figure.dpi if isinstance(fig, SubFigure) else fig.get_figwidth()
     longest = max((len(name) for name in names), default=1)

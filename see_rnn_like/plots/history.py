@@ -6,8 +6,7 @@ None of them shows or saves anything.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,9 +16,10 @@ from matplotlib.figure import Figure, SubFigure
 
 from see_rnn_like.errors import ArgumentError, one_of
 from see_rnn_like.history import History, require_history
-from see_rnn_like.labels import KINDS, TensorKey
-from see_rnn_like.plots.curves import Curve, draw_panels, fit_height
+from see_rnn_like.labels import TensorKey
+from see_rnn_like.plots.curves import Curve
 from see_rnn_like.plots.distribution import count_norm, draw_distribution, value_axis
+from see_rnn_like.plots.recorded import draw_curves, owners_of, selected_keys, with_histogram
 from see_rnn_like.plots.steps import BAD, bad_text, literal
 from see_rnn_like.plots.timeline import plot_events, plot_loss
 
@@ -49,7 +49,8 @@ def plot_norms(
     Args:
         run: the recorded run.
         keys: tensors to draw, as keys or in printed form (``"lstm/forward/kernel:gradient"``); None for
-            all tensors of all layers.
+            all tensors of all layers, but for those that sum up others (``saturation_left``, ``h_norm``,
+            ``horizon_h``, …), which have pictures of their own.
         kinds: only these of ``weight``, ``update``, ``gradient``, ``value``; None for all.
         per_gate: one line per gate; False for one per tensor.
         rms: root mean square √(Σx²/n) in place of the L2 norm √(Σx²): does not grow with the size of
@@ -62,7 +63,7 @@ def plot_norms(
 
     Raises:
         ArgumentError: for an unknown kind, `columns` < 1, or if nothing recorded is left to draw.
-        ArgumentTypeError: if `run` is no run.
+        ArgumentTypeError: if `run` is no run, or `columns` no whole number.
         UnknownTensorError: if nothing was recorded under one of `keys`.
 
     Example:
@@ -70,8 +71,8 @@ def plot_norms(
     """
     require_history(run)
     panels: dict[tuple[str, str], list[Curve]] = {}
-    owners = _owners(run)
-    for key in _selected(run, keys, kinds):
+    owners = owners_of(run)
+    for key in selected_keys(run, keys, kinds):
         table = run.stats(key) if per_gate else _without_gates(run.stats(key))
         size = table["norm"]
         if rms:
@@ -79,7 +80,7 @@ def plot_norms(
         panels.setdefault((key.kind, f"{key.role} · {key.kind}"), []).extend(
             _curves(owners[key], size, table)
         )
-    return _panels(run, panels, "root mean square" if rms else "L2 norm", columns, fig)
+    return draw_curves(run, panels, "root mean square" if rms else "L2 norm", columns, fig)
 
 
 def plot_update_ratio(
@@ -108,15 +109,17 @@ def plot_update_ratio(
 
     Raises:
         ArgumentError: if no tensor has both its weight and its update recorded, or `columns` < 1.
-        ArgumentTypeError: if `run` is no run.
+        ArgumentTypeError: if `run` is no run, or `columns` no whole number.
         UnknownTensorError: if nothing was recorded under one of `keys`.
 
     Example:
         >>> fig, axes = plot_update_ratio(run)  # doctest: +SKIP
     """
     require_history(run)
-    owners = _owners(run)
-    names = dict.fromkeys((k.layer, k.direction, k.role) for k in _selected(run, keys, ["weight", "update"]))
+    owners = owners_of(run)
+    names = dict.fromkeys(
+        (k.layer, k.direction, k.role) for k in selected_keys(run, keys, ["weight", "update"])
+    )
     panels: dict[tuple[str, str], list[Curve]] = {}
     for name in names:
         weight, update = TensorKey(*name, "weight"), TensorKey(*name, "update")
@@ -128,7 +131,7 @@ def plot_update_ratio(
             "an update ratio needs a tensor's weight and update; this run has no tensor with both: record "
             'with capture=("weights", "updates", ...)'
         )
-    return _panels(run, panels, "‖Δw‖ / ‖w‖", columns, fig, guide=HEALTHY_UPDATE_RATIO)
+    return draw_curves(run, panels, "‖Δw‖ / ‖w‖", columns, fig, guide=HEALTHY_UPDATE_RATIO)
 
 
 def plot_histograms(
@@ -167,7 +170,7 @@ def plot_histograms(
     """
     require_history(run)
     info = run.info(key)
-    table = _with_histogram(run.stats(info.key), info.key)
+    table = with_histogram(run.stats(info.key), info.key)
     if gate is not None and gate not in info.gates:
         raise one_of(f"gate of '{info.key}'", gate, info.gates or [None])
     gates: list[str | None] = [gate] if gate is not None else list(info.gates) or [None]
@@ -192,34 +195,6 @@ def _title_distribution(ax: Axes, part: xr.Dataset, key: str | None, gate: str |
     title = ax.set_title(literal(": ".join(filter(None, [name, note]))), loc="left", fontsize="medium")
     if note:
         title.set(color=BAD, fontsize="small")
-
-
-def _selected(
-    run: History, keys: str | TensorKey | Iterable[str | TensorKey] | None, kinds: str | Sequence[str] | None
-) -> list[TensorKey]:
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    for kind in kinds or ():
-        if kind not in KINDS:
-            raise one_of("kinds", kind, KINDS)
-    if keys is None:
-        chosen = [key for key in run.infos() if key.layer]
-    else:
-        chosen = [run.info(key).key for key in ([keys] if isinstance(keys, (str, TensorKey)) else keys)]
-    chosen = [key for key in dict.fromkeys(chosen) if kinds is None or key.kind in kinds]
-    # Backward passes come in reverse; the order of the run as a whole keeps the panels of a kind in line.
-    roles = list(dict.fromkeys(key.role for key in run.infos()))
-    owners = _owners(run)
-    layers = list(dict.fromkeys(owners.values()))
-    return sorted(chosen, key=lambda k: (KINDS.index(k.kind), roles.index(k.role), layers.index(owners[k])))
-
-
-def _owners(run: History) -> dict[TensorKey, str]:
-    """Who each tensor belongs to: its layer, with the direction where the layer has two."""
-    directions: dict[str, set[str | None]] = {}
-    for key in run.infos():
-        directions.setdefault(key.layer, set()).add(key.direction)
-    two = {layer for layer, found in directions.items() if {"forward", "backward"} <= found}
-    return {k: f"{k.layer}/{k.direction}" if k.direction and k.layer in two else k.layer for k in run.infos()}
 
 
 def _curves(owner: str, values: xr.DataArray, table: xr.Dataset) -> list[Curve]:
@@ -253,32 +228,6 @@ def _ratio(update: xr.Dataset, weight: xr.Dataset, per_gate: bool) -> tuple[xr.D
 _SIZES = ["norm", "nan", "inf"]
 
 
-def _panels(
-    run: History,
-    panels: Mapping[tuple[str, str], Sequence[Curve]],
-    ylabel: str,
-    columns: int,
-    fig: Figure | SubFigure | None,
-    guide: float | None = None,
-) -> tuple[Figure | SubFigure, np.ndarray]:
-    if columns < 1:
-        raise ArgumentError(f"columns must be at least 1; got {columns}")
-    if not panels:
-        raise ArgumentError(
-            "nothing to draw: no recorded tensor is among those asked for; run.keys() lists all"
-        )
-    if not any(curve.steps.size for curves in panels.values() for curve in curves):
-        raise ArgumentError("nothing to draw: no step was recorded of the tensors asked for")
-    layers = list(dict.fromkeys(_owners(run).values()))
-    if fig is not None:
-        return fig, draw_panels(panels, layers, ylabel, columns, fig, guide)
-    widest = min(columns, max(Counter(kind for kind, _ in panels).values()))
-    own = plt.figure(figsize=(max(6.0, 3.2 * widest), 4), layout="constrained")
-    axes = draw_panels(panels, layers, ylabel, columns, own, guide)
-    fit_height(own)
-    return own, axes
-
-
 def _stacked_axes(
     count: int, ax: Axes | None, fig: Figure | SubFigure | None, name: str
 ) -> tuple[Figure | SubFigure, np.ndarray]:
@@ -293,14 +242,3 @@ def _stacked_axes(
             f"'{name}' has {count} gates, one panel each, and ax= is one; pick one with gate=, or give fig="
         )
     return ax.figure, np.array([ax], dtype=object)
-
-
-def _with_histogram(table: xr.Dataset, key: TensorKey) -> xr.Dataset:
-    if not table.sizes["step"]:
-        raise ArgumentError(f"nothing to draw: no step of '{key}' was recorded")
-    if "histogram" not in table:
-        raise ArgumentError(f"no histogram of '{key}' was recorded, only its sums; see plot_norms")
-    finite = table["count"] - table["nan"] - table["inf"]
-    # Thinning can take the histogram of a step and leave its sums: such a step is not "no values".
-    kept = (table["histogram"].sum("bin") > 0) | (finite == 0)
-    return table.isel(step=np.flatnonzero(kept.all([dim for dim in kept.dims if dim != "step"])))

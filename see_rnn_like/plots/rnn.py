@@ -373,13 +373,13 @@ def _fill_heatmaps(
 ) -> list[AxesImage]:
     images = []
     for ax, kernel in zip(axes[0], sheet.kernels, strict=True):
-        images.append(_draw_heatmap(ax, kernel, kw["plot"], kw, colors, separator))
-        ax.set_xlabel(_gates_line(kernel), **kw["xlabel"])
-        ax.set_ylabel(_rows_line(kernel), **kw["ylabel"])
+        images.append(draw_heatmap(ax, kernel, kw["plot"], kw, colors, separator))
+        ax.set_xlabel(gates_line(kernel), **kw["xlabel"])
+        ax.set_ylabel(rows_line(kernel), **kw["ylabel"])
         ax.set_frame_on(borders)
     if len(axes) > 1 and sheet.bias is not None:
         bias = axes[1, 0]
-        images.append(_draw_heatmap(bias, sheet.bias, kw["plot-bias"], kw, colors, separator))
+        images.append(draw_heatmap(bias, sheet.bias, kw["plot-bias"], kw, colors, separator))
         bias.set_frame_on(borders)
         bias.set_xticks([])
         sides = sheet.bias.coords["side"].values if "side" in sheet.bias.coords else []
@@ -388,7 +388,7 @@ def _fill_heatmaps(
     return images
 
 
-def _draw_heatmap(
+def draw_heatmap(
     ax: Axes,
     block: xr.DataArray,
     style: Mapping[str, Any],
@@ -396,6 +396,19 @@ def _draw_heatmap(
     colors: Mapping[str, Any],
     separator: float,
 ) -> AxesImage:
+    """Draws one weight, or what has its dims, as a heatmap: gates side by side, named below, set apart.
+
+    Args:
+        ax: where to.
+        block: ``(..., gate, unit)``; its name is the title.
+        style: options of `imshow`, over those of `colors`.
+        kw: options by part of the figure; the title takes those of ``"subtitle"``.
+        colors: ``cmap`` and ``vmin``, ``vmax`` or ``norm``.
+        separator: width of the lines between gates, 0 for none.
+
+    Returns:
+        The image; NaN and Inf are masked in it, and counted in the title.
+    """
     shown = np.ma.masked_invalid(matrix(block))
     image = ax.imshow(shown, **{"aspect": "auto", "interpolation": "nearest", **colors, **style})
     gates, units = block.sizes["gate"], block.sizes["unit"]
@@ -441,12 +454,14 @@ def _clipped_line(image: AxesImage) -> str:
     return f"clipped: values reach {drawn}, colours from {low:.3g} to {high:.3g}"
 
 
-def _gates_line(block: xr.DataArray) -> str:
+def gates_line(block: xr.DataArray) -> str:
+    """What lies along the columns of a heatmap: ``Gates of 16 units``, or of one gate ``16 units``."""
     units = f"{block.sizes['unit']} unit{'s' * (block.sizes['unit'] > 1)}"
     return f"Gates of {units}" if block.sizes["gate"] > 1 else units
 
 
-def _rows_line(block: xr.DataArray) -> str:
+def rows_line(block: xr.DataArray) -> str:
+    """What lies along the rows of a heatmap; empty if it has one row."""
     dims = [str(dim) for dim in block.dims[:-2]]
     return ", ".join(_ROWS.get(dim, dim) for dim in dims)
 

@@ -193,13 +193,14 @@ def _layer_of(model: Any, _id: Any, layer: Any) -> tuple[Any, str]:
 
 
 def _weights(model: Any, layer: Any) -> list[Any]:
-    from see_rnn_like.extract import get_rnn_weights
+    from see_rnn_like.extract.rnn import get_rnn_weights
 
     return get_rnn_weights(model, None, layer=layer)
 
 
 def _gradients(model: Any, layer: Any, input_data: Any, labels: Any) -> list[Any]:
-    from see_rnn_like.extract import get_gradients, get_rnn_weights
+    from see_rnn_like.extract.gradients import get_gradients
+    from see_rnn_like.extract.rnn import get_rnn_weights
 
     variables = get_rnn_weights(model, None, layer=layer, as_tensors=True)
     found = get_gradients(model, None, input_data, labels, mode="weights", params=variables)

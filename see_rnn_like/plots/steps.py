@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, NullLocator
+
+from see_rnn_like.plots.grid import whole_locator
 
 #: Colour of everything that is about NaN and Inf: in no palette or map used beside it, seen on white,
 #: on black and on the dark end of viridis.
@@ -33,7 +35,7 @@ def scale_steps(ax: Axes, steps: Steps) -> None:
     if len(steps) > 3 and np.median(steps) - steps[0] < _CROWDED * (steps[-1] - steps[0]):
         ax.set_xscale("symlog", linthresh=1)
     else:
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.xaxis.set_major_locator(whole_locator(6))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     edges = cell_edges(ax, steps)

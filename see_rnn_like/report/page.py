@@ -14,15 +14,21 @@ import xarray as xr
 from see_rnn_like.cells import STANDARD_ROLES
 from see_rnn_like.history import Event, History, TensorInfo
 from see_rnn_like.labels import KINDS, TensorKey
+from see_rnn_like.plots.development import is_activation
+from see_rnn_like.plots.probed import horizon_layers, norm_layers, saturation_layers
 from see_rnn_like.plots.timeline import loss_lines
 from see_rnn_like.report.pictures import (
     Picture,
+    activations_picture,
     events_picture,
+    flow_picture,
     heatmap_picture,
     histogram_picture,
+    horizon_picture,
     loss_picture,
     norms_picture,
     ratio_picture,
+    saturation_picture,
 )
 from see_rnn_like.report.svg import theme
 
@@ -61,13 +67,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the page; `gated` if it is recurrent."""
+    """One layer of the page; `gated` if it is recurrent, `inside` what was measured on the probe batch."""
 
     anchor: str
     name: str
     facts: list[str]
     events: int
     gated: bool
+    inside: list[Picture]
     heatmaps: list[Picture]
     tensors: list[Tensor]
 
@@ -85,6 +92,7 @@ class Page:
     epochs: list[dict[str, float]]
     overview: list[tuple[str, Picture]]
     ratio: Picture | None
+    activations: Picture | None
     layers: list[Layer]
     model_layers: list[dict[str, Any]]
     optimizer: list[tuple[str, str]]
@@ -99,6 +107,11 @@ class Page:
     def epoch_columns(self) -> list[str]:
         """What is known at the end of an epoch."""
         return list(dict.fromkeys(name for epoch in self.epochs for name in epoch))
+
+    @property
+    def probed(self) -> bool:
+        """Whether anything was measured inside of layers."""
+        return any(layer.inside for layer in self.layers)
 
     def untold(self, event: Event) -> list[str]:
         """What is known about an event and not said in its message."""
@@ -122,8 +135,9 @@ class Page:
     @property
     def colours(self) -> list[tuple[str, str, str]]:
         """Every colour of the pictures: variable, light value, dark value."""
-        shown = [self.loss, self.ratio, self.events_picture, *(picture for _, picture in self.overview)]
-        shown += [picture for layer in self.layers for picture in layer.heatmaps]
+        shown = [self.loss, self.ratio, self.activations, self.events_picture]
+        shown += [picture for _, picture in self.overview]
+        shown += [picture for layer in self.layers for picture in (*layer.inside, *layer.heatmaps)]
         shown += [picture for layer in self.layers for tensor in layer.tensors for picture in tensor.pictures]
         return theme([picture.svg for picture in shown if picture is not None])
 
@@ -141,9 +155,10 @@ def build_page(run: History) -> Page:
     model = meta.get("model") or {}
     known = {layer.get("path"): layer for layer in model.get("layers") or ()}
     recorded = bool(run.steps)
-    kept = [info for info in infos.values() if info.key.layer and run.load(info.key, "moments")]
-    names = list(dict.fromkeys([*(path for path in known), *(info.key.layer for info in kept)]))
-    layers = [name for name in names if any(info.key.layer == name for info in kept)]
+    found = [info for info in infos.values() if info.key.layer and run.load(info.key, "moments")]
+    kept = [info for info in found if not info.derived]
+    names = list(dict.fromkeys([*(path for path in known), *(info.key.layer for info in found)]))
+    layers = [name for name in names if any(info.key.layer == name for info in found)]
     return Page(
         title=str(model.get("name") or "a run"),
         sentences=_sentences(run),
@@ -154,6 +169,7 @@ def build_page(run: History) -> Page:
         epochs=run.epochs,
         overview=_overview(run, kept),
         ratio=_ratio(run, kept),
+        activations=activations_picture(run) if _has_activations(run, kept) else None,
         layers=[_layer(run, kept, name, f"layer-{n}", known.get(name, {})) for n, name in enumerate(layers)],
         model_layers=[_MODEL_LAYER | layer for layer in known.values()],
         optimizer=[(name, _setting(value)) for name, value in (meta.get("optimizer") or {}).items()],
@@ -245,7 +261,16 @@ def _versions(meta: Mapping[str, Any]) -> str:
 
 def _overview(run: History, infos: Sequence[TensorInfo]) -> list[tuple[str, Picture]]:
     by_kind = {kind: [info.key for info in infos if info.key.kind == kind] for kind in KINDS}
-    return [(_KIND_HEADINGS[kind], norms_picture(run, keys, False)) for kind, keys in by_kind.items() if keys]
+    return [(_heading(kind, keys), norms_picture(run, keys, False)) for kind, keys in by_kind.items() if keys]
+
+
+def _heading(kind: str, keys: Sequence[TensorKey]) -> str:
+    probed = kind == "value" and any(key.role != "output" for key in keys)
+    return "Outputs, gates and states" if probed else _KIND_HEADINGS[kind]
+
+
+def _has_activations(run: History, infos: Sequence[TensorInfo]) -> bool:
+    return any(run.load(info.key, "histogram", run.steps[-1:]) for info in infos if is_activation(info))
 
 
 def _ratio(run: History, infos: Sequence[TensorInfo]) -> Picture | None:
@@ -279,9 +304,19 @@ def _layer(
         facts=[str(word) for word in words if word],
         events=events,
         gated=any(info.gates for info in own),
+        inside=_inside(run, name),
         heatmaps=_heatmaps(run, own),
         tensors=tensors,
     )
+
+
+def _inside(run: History, layer: str) -> list[Picture]:
+    drawers = {
+        flow_picture: norm_layers,
+        saturation_picture: saturation_layers,
+        horizon_picture: horizon_layers,
+    }
+    return [draw(run, layer) for draw, layers_of in drawers.items() if layer in layers_of(run)]
 
 
 def _heatmaps(run: History, infos: Sequence[TensorInfo]) -> list[Picture]:

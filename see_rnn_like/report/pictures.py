@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,11 +16,14 @@ from matplotlib.figure import Figure
 from see_rnn_like.history import History, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.plots.curves import legend_lines
+from see_rnn_like.plots.development import plot_activations_over_training, plot_gradient_flow
+from see_rnn_like.plots.gates import plot_saturation
 from see_rnn_like.plots.history import plot_histograms, plot_norms, plot_update_ratio
+from see_rnn_like.plots.horizon import plot_horizon
 from see_rnn_like.plots.rnn import rnn_heatmap
 from see_rnn_like.plots.steps import bad_text
 from see_rnn_like.plots.timeline import plot_events, plot_loss
-from see_rnn_like.report.svg import drawing_style, to_svg
+from see_rnn_like.report.svg import UNTHEMED, drawing_style, to_svg
 
 #: Inches: about the width of a phone's screen, so that there the letters have their true size.
 WIDTH = 4.6
@@ -84,8 +88,12 @@ def histogram_picture(run: History, info: TensorInfo) -> Picture:
         # Before there are axes: the colour bar takes its place from where they are then.
         _set_margins(fig, top=0.5 if panels else 0.4, right=0.2, gap=0.3 / 0.75)
         plot_histograms(run, info.key, fig=fig)
-        caption = "; ".join(f"{name}: {value}" for name, value in info.attrs.items())
+        caption = "; ".join(f"{name}: {_words(value)}" for name, value in info.attrs.items() if value)
         return Picture(to_svg(fig, _spoken_distribution(info.key, run.stats(info.key))), caption)
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def heatmap_picture(run: History, infos: Sequence[TensorInfo], step: int) -> Picture | None:
@@ -116,6 +124,63 @@ def heatmap_picture(run: History, infos: Sequence[TensorInfo], step: int) -> Pic
             caption = f"{infos[0].key.direction} {caption}"
         return Picture(to_svg(fig, f"Heatmap of {names}: {caption}."), caption, wide=True)
 
+
+def activations_picture(run: History) -> Picture:
+    """The distribution of the outputs and states of all layers over training; the run must have some."""
+    with drawing_style("activations"):
+        fig = Figure(figsize=(WIDTH, 3), layout="constrained")
+        _, axes = plot_activations_over_training(run, fig=fig)
+        rows, columns = axes[0].get_gridspec().get_geometry()
+        fig.set_size_inches(WIDTH * min(columns, 2), 0.6 + 1.25 * rows)
+        names = ", ".join(ax.get_title(loc="left").replace("\n", ", ") for ax in axes)
+        return Picture(to_svg(fig, f"Distributions over training: {names}."), wide=columns > 1)
+
+
+def flow_picture(run: History, layer: str) -> Picture:
+    """Norms of the gradients of one layer by timestep over training; the run must have some."""
+    with drawing_style(f"gradient flow {layer}"):
+        fig = Figure(figsize=(WIDTH, 3), layout="constrained")
+        _, axes = plot_gradient_flow(run, layer, columns=1, fig=fig)
+        fig.set_figheight(0.5 + 1.5 * len(axes))
+        _keep_colours(fig)
+        return Picture(to_svg(fig, _spoken_flow(axes)), _FLOW)
+
+
+def saturation_picture(run: History, layer: str) -> Picture:
+    """How often the gates of one layer are stuck at the last step; the run must tell."""
+    with drawing_style(f"saturation {layer}"):
+        fig = Figure(figsize=(WIDTH, 3), layout="constrained")
+        _, axes = plot_saturation(run, layer=layer, columns=2, fig=fig)
+        rows, columns = axes[0, 0].get_gridspec().get_geometry()
+        fig.set_figheight(0.6 + (2.15 if columns > 1 else 2.4) * rows)
+        spoken = [f"{ax.get_title()}: {ax.texts[0].get_text()}".replace("\n", ", ") for ax in axes.flat]
+        return Picture(to_svg(fig, f"Saturation of gates of {layer}. {'. '.join(spoken)}."), _SATURATION)
+
+
+def horizon_picture(run: History, layer: str) -> Picture:
+    """How far back one layer remembers, over training; the run must tell."""
+    with drawing_style(f"horizon {layer}"):
+        fig = Figure(figsize=(WIDTH, 3), layout="constrained")
+        _, axes = plot_horizon(run, layer=layer, fig=fig)
+        fig.set_figheight(0.9 + 1.6 * len(axes))
+        spoken = ". ".join(ax.get_title(loc="left") for ax in axes)
+        return Picture(
+            to_svg(fig, f"Influence of earlier states of {layer} over training. {spoken}."), _HORIZON
+        )
+
+
+_FLOW = (
+    "Gradients on the probe batch, timesteps up. dL/dh and dL/dc are total, through time. dL/d(output) "
+    "leaves out the recurrent path: its zeros are no vanishing gradient."
+)
+_SATURATION = (
+    "A dot per unit, on the probe batch: how often its gate is open (right) or shut (up); of a candidate, "
+    "how often at an end. Lower left: never stuck."
+)
+_HORIZON = (
+    "How strongly the last state depends on the one so many timesteps before, on the probe batch. Dots: the "
+    "lags at which that falls below 1/e and 1%."
+)
 
 _HEATMAP: dict[str, dict[str, object]] = {
     "subplot": {"figsize": (2 * WIDTH, 4.2)},
@@ -148,6 +213,32 @@ def _set_margins(
     # and the axes of all pictures of a page stand in line.
     width, height = fig.get_size_inches()
     fig.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=gap)
+
+
+def _keep_colours(fig: Figure) -> None:
+    """Patches of the legend stay as they are in the dark theme, for so does what they explain, an image."""
+    for legend in fig.legends:
+        for patch in legend.get_patches():
+            patch.set_gid(UNTHEMED)
+
+
+def _spoken_flow(axes: np.ndarray) -> str:
+    parts = [f"{ax.get_title(loc='left')}: {_spoken_column(ax)}".replace("\n", ", ") for ax in axes]
+    return f"Gradients at the last step, at the first, middle and last timestep. {'. '.join(parts)}."
+
+
+def _spoken_column(ax: Axes) -> str:
+    """The first, middle and last timestep of the last step of a panel of `plot_gradient_flow`."""
+    meshes: dict[str, Any] = {
+        str(mesh.get_label()): np.ma.asarray(mesh.get_array())[:, -1] for mesh in ax.collections
+    }
+    # What is masked and not named below has no sample there.
+    sizes = meshes.pop("L2 norm").filled(np.nan)
+    texts = ["no value" if np.isnan(size) else f"{size:.2g}" for size in sizes]
+    for name, found in meshes.items():
+        for timestep in np.flatnonzero(~np.ma.getmaskarray(found)):
+            texts[timestep] = name
+    return ", ".join(texts[place] for place in sorted({0, len(texts) // 2, len(texts) - 1}))
 
 
 def _spoken_curves(what: str, axes: np.ndarray) -> str:

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 
 #: Background of the page in the dark theme, see report.css.
 DARK_PAGE = "#16181d"
+#: Group (`Artist.set_gid`) of what keeps its colours in the dark theme, as images do.
+UNTHEMED = "unthemed"
 #: Least contrast to the page: that of text (WCAG 2.2, 1.4.3), for thin lines need it as letters do.
 _CONTRAST = 4.5
 
@@ -61,8 +63,8 @@ def to_svg(fig: Figure, alt: str) -> Markup:
         alt: what the picture shows, for those who do not see it.
 
     Returns:
-        The element: text as text, every colour as a variable of `theme`, no ids that could clash and no
-        style rules that could reach the page around it.
+        The element: text as text, every colour but those of `UNTHEMED` parts as a variable of `theme`, no
+        ids that could clash and no style rules that could reach the page around it.
     """
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", dpi=130, metadata={"Date": None})
@@ -71,8 +73,9 @@ def to_svg(fig: Figure, alt: str) -> Markup:
         for child in list(parent):
             if child.tag.rpartition("}")[2] in _DROPPED:
                 parent.remove(child)
+    fixed = {part for group in root.iter() if group.get("id") == UNTHEMED for part in group.iter()}
     for element in root.iter():
-        _localise(element)
+        _localise(element, themed=element not in fixed)
     root.attrib.pop("width", None)
     root.attrib.pop("height", None)
     root.attrib |= {"role": "img", "aria-label": visible(alt)}
@@ -131,12 +134,12 @@ def _luminance(colour: str) -> float:
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def _localise(element: ElementTree.Element) -> None:
+def _localise(element: ElementTree.Element, themed: bool) -> None:
     """Takes the namespaces off (HTML knows SVG), the ids that number things, and makes colours variables."""
     element.tag = element.tag.rpartition("}")[2]
     for name in list(element.attrib):
         element.attrib[name.rpartition("}")[2]] = element.attrib.pop(name)
-    if element.tag == "image" or re.fullmatch(r"[\w.]+_\d+", element.get("id", "")):
+    if element.tag == "image" or re.fullmatch(rf"[\w.]+_\d+|{UNTHEMED}", element.get("id", "")):
         element.attrib.pop("id", None)
-    if "style" in element.attrib and element.tag != "image":
+    if themed and "style" in element.attrib and element.tag != "image":
         element.set("style", _COLOUR.sub(lambda m: f"var(--c-{m[0][1:]})", element.get("style", "")))
