@@ -21,3 +21,16 @@ def _clean_slate(request):
     if hasattr(request.module, "keras"):
         request.module.keras.backend.clear_session()
         gc.collect()
+
+
+@pytest.fixture
+def float64():
+    """Models are built and computed in float64."""
+    # Not at the top: many tests do without TensorFlow.
+    import keras
+
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")

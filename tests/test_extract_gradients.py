@@ -31,15 +31,6 @@ def close(got, expected, tolerance=1e-5):
     )
 
 
-@pytest.fixture
-def float64():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-
-
 def test_signature_is_see_rnns_plus_clip():
     bare = [p.replace(annotation=p.empty) for p in inspect.signature(get_gradients).parameters.values()]
     assert str(inspect.Signature(bare)) == (

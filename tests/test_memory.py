@@ -60,15 +60,6 @@ def pinned(kind, kept, timesteps, units=UNITS):
     return model
 
 
-@pytest.fixture
-def float64():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-
-
 # -- known answers ------------------------------------------------------------------------------
 
 

@@ -107,13 +107,21 @@ def watched():
     )
     fitted(lambda: network("lstm", bidirectional=True, dropout=0.2), monitor)
     earlier = network("lstm", bidirectional=True, dropout=0.2)
-    for weight, key in zip(earlier.trainable_variables, weight_keys(monitor.run), strict=True):
-        weight.assign(monitor.run[key].sel(step=4).values.reshape(weight.shape))
+    put_back(earlier, monitor.run, 4)
     return monitor.run, earlier
 
 
-def weight_keys(run):
-    return [key for key in run.infos() if key.kind == "weight"]
+def put_back(model, run, step):
+    """Gives a model the trainable weights it had before a step of a run."""
+    keys = [key for key in run.infos() if key.kind == "weight"]
+    for weight, key in zip(model.trainable_variables, keys, strict=True):
+        weight.assign(run[key].sel(step=step).values.reshape(weight.shape))
+
+
+def assert_recorded_states(model, run, step, x):
+    put_back(model, run, step)
+    recorded = run["first/forward/h:value"].sel(step=step)
+    np.testing.assert_allclose(recorded, trace(model, "first", x)["h"], rtol=1e-5, atol=1e-7)
 
 
 def test_what_is_recorded_is_what_the_functions_give_before_that_step(watched):
@@ -203,10 +211,7 @@ def test_the_first_batch_is_the_probe_if_none_is_given():
     fitted(lambda: network("gru"), monitor, shuffle=False)
     model = network("gru")
     for step in (0, 3):
-        for weight, key in zip(model.trainable_variables, weight_keys(monitor.run), strict=True):
-            weight.assign(monitor.run[key].sel(step=step).values.reshape(weight.shape))
-        recorded = monitor.run["first/forward/h:value"].sel(step=step)
-        np.testing.assert_allclose(recorded, trace(model, "first", X[:16])["h"], rtol=1e-5, atol=1e-7)
+        assert_recorded_states(model, monitor.run, step, X[:16])
 
 
 def test_steps_within_an_execution_have_the_weights_of_their_own():
@@ -221,10 +226,7 @@ def test_steps_within_an_execution_have_the_weights_of_their_own():
     assert different(state(plain), state(model)) == []
     assert monitor.run.steps == [0, 2, 4]
     for step in (2, 4):
-        for weight, key in zip(model.trainable_variables, weight_keys(monitor.run), strict=True):
-            weight.assign(monitor.run[key].sel(step=step).values.reshape(weight.shape))
-        recorded = monitor.run["first/forward/h:value"].sel(step=step)
-        np.testing.assert_allclose(recorded, trace(model, "first", X[:4])["h"], rtol=1e-5, atol=1e-7)
+        assert_recorded_states(model, monitor.run, step, X[:4])
 
 
 def test_loss_scaling_is_divided_out():

@@ -116,15 +116,6 @@ def agree(found, expected, share=1e-3):
         assert difference <= share, f"{name}: {difference:.1e}"
 
 
-@pytest.fixture
-def float64():
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
-
-
 # -- every cell against finite differences ------------------------------------------------------
 
 

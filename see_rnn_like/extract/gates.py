@@ -49,16 +49,27 @@ def trace(model: Any, _id: Any, x: Any) -> xr.Dataset:
         >>> traced["gates"].sel(gate="forget").sizes
         Frozen({'sample': 4, 'time': 9, 'unit': 2})
     """
-    layer, parts = recurrent_layer(model, _id)
-    batch = read_batch(x)
-    require_fitting(model, batch.x)
-    inside = replay(model, parts, batch.x)
+    layer, parts, _, inside = replayed(model, _id, x)
     traced = [_labelled(recurrent_spec(part), one) for part, one in zip(parts, inside, strict=True)]
     spec = recurrent_spec(parts[0])
     found = by_direction(parts, traced)
     return found.assign_attrs(
         layer=layer.name, cell=spec.name, gating=list(spec.gating), keeping=spec.keeping or ""
     )
+
+
+def replayed(model: Any, _id: Any, x: Any) -> tuple[Any, list[RecurrentPart], Any, list[Replay]]:
+    """One recurrent layer by its id, its directions, the inputs as tensors, and what happens inside on these.
+
+    Raises:
+        UnknownLayerError, UnsupportedLayerError, ArgumentError: as `recurrent_layer`.
+        ArgumentError: if the inputs do not fit the model.
+        CaptureError: if the layer's own output cannot be reproduced.
+    """
+    layer, parts = recurrent_layer(model, _id)
+    inputs = read_batch(x).x
+    require_fitting(model, inputs)
+    return layer, parts, inputs, replay(model, parts, inputs)
 
 
 def recurrent_layer(model: Any, _id: Any) -> tuple[Any, list[RecurrentPart]]:

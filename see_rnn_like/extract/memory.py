@@ -13,12 +13,10 @@ from see_rnn_like.engine.recurrence import (
     last_state_gradients,
     local_expansion,
     recurrent_spec,
-    replay,
 )
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
-from see_rnn_like.extract.batches import read_batch, require_fitting
 from see_rnn_like.extract.fading import FADED, fading_lag
-from see_rnn_like.extract.gates import by_direction, recurrent_layer
+from see_rnn_like.extract.gates import by_direction, replayed
 from see_rnn_like.models.layout import RecurrentPart
 
 
@@ -63,10 +61,7 @@ def memory_horizon(model: Any, _id: Any, x: Any, *, probes: int = 8, seed: int =
     """
     _require_count("probes", probes)
     _require_count("seed", seed, least=0)
-    layer, parts = recurrent_layer(model, _id)
-    batch = read_batch(x).x
-    require_fitting(model, batch)
-    inside = replay(model, parts, batch)
+    layer, parts, batch, inside = replayed(model, _id, x)
     rng = np.random.default_rng(seed)
     directions = [[random_directions(one, rng) for one in inside] for _ in range(probes)]
     measured = [squared_strengths(model, parts, batch, vectors) for vectors in directions]
@@ -117,10 +112,7 @@ def lyapunov(
     """
     _require_count("exponents", exponents)
     _require_count("seed", seed, least=0)
-    layer, parts = recurrent_layer(model, _id)
-    batch = read_batch(x).x
-    require_fitting(model, batch)
-    inside = replay(model, parts, batch)
+    layer, parts, batch, inside = replayed(model, _id, x)
     timesteps = inside[0].states[0].shape[1]
     settle = timesteps // 4 if settle is None else settle
     _require_count("settle", settle, least=0)
