@@ -6,7 +6,14 @@ import gc
 import os
 import sys
 
+import hypothesis
 import pytest
+
+# The same examples in every run, so that a change is judged by itself; HYPOTHESIS_PROFILE=explore draws
+# new ones, and ten times as many where a test does not set their number.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from see_rnn_like import cells
@@ -225,7 +225,6 @@ def test_gates_come_in_keras_order():
 TOY = CellSpec("Toy", ("a", "b", "c"), ("h",), activate=None, advance=None)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 4), max_size=3),
     st.integers(1, 5),

@@ -238,7 +238,7 @@ def test_an_unknown_layer_is_named():
         trace(model_of(layers.LSTM(2, name="lstm")), "lsmt", X)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_saturation_counts_shares_of_samples_and_timesteps(seed):
     rng = np.random.default_rng(seed)

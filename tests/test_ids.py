@@ -278,7 +278,7 @@ def test_what_is_no_keras_model_is_refused():
         ids.find_weights(layers.Dense(1), "*")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text("lstm_1 embding0", min_size=1, max_size=6))
 def test_a_text_finds_the_first_exact_else_the_first_containing_layer(model, text):
     exact = [name for name in NAMES if name == text]
@@ -290,7 +290,7 @@ def test_a_text_finds_the_first_exact_else_the_first_containing_layer(model, tex
             names(model, text)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(picks=st.lists(st.integers(-5, 4) | st.sampled_from(NAMES), min_size=1, max_size=6))
 def test_lists_keep_their_order(model, picks):
     expected = [pick if isinstance(pick, str) else NAMES[pick] for pick in picks]

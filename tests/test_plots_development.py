@@ -363,7 +363,7 @@ def test_wrong_arguments_of_plot_gradient_flow_say_what_is_right():
     assert plt.get_fignums() == []
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     hnp.arrays(
         "float32",

@@ -370,7 +370,7 @@ def test_cells_hold_the_counts_of_an_independent_histogram():
     assert ax.get_ylim() == (-4, 4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(
         "float64",
@@ -554,7 +554,6 @@ def test_evenly_recorded_steps_are_on_a_linear_axis_and_log_spaced_ones_on_a_log
     assert widths.min() > 0.02
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**7), min_size=1, max_size=50, unique=True).map(sorted))
 def test_every_step_lies_inside_its_own_cell(steps):
     ax = axes_of_steps(steps)

@@ -500,7 +500,7 @@ def test_shares_of_one_recorded_step_are_drawn_and_of_all_steps_refused():
         plot_saturation(over_training)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 9))
 def test_every_dot_is_below_the_diagonal(seed, units, steps):
     _, axes = plot_saturation(trace_of("GRU", samples=2, steps=steps, units=units, seed=seed))

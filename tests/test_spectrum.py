@@ -101,7 +101,7 @@ def test_the_default_initialiser_is_orthogonal():
     np.testing.assert_allclose(found["singular_values"], 1.0, atol=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1))
 def test_laws_of_any_spectrum(seed):
     rng = np.random.default_rng(seed)

@@ -102,7 +102,7 @@ def test_thinning_is_the_same_every_time():
 # ---- what a budget keeps -------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 300), min_size=1, max_size=40),
     share=st.floats(0.0, 1.0),

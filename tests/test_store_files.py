@@ -433,7 +433,7 @@ def check_damaged(path):
         read_everything(history)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_a_run_file_that_was_cut_off_anywhere_gives_one_clear_error(tmp_path, run_file, share):
     path, content = tmp_path / "cut.sqlite", run_file.read_bytes()
@@ -443,7 +443,7 @@ def test_a_run_file_that_was_cut_off_anywhere_gives_one_clear_error(tmp_path, ru
     assert f"'{path}' is" in str(caught.value)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_flipped_bytes_anywhere_give_one_clear_error_or_no_wrong_number(tmp_path, run_file, data):
     damaged = bytearray(run_file.read_bytes())

@@ -28,7 +28,7 @@ def agree(tensor, array, gates):
     np.testing.assert_allclose(moments, expected, rtol=1e-12, atol=1e-300)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(sorted(DTYPES)), st.sampled_from([1, 3, 4]))
 def test_any_numbers_of_any_gates(draw, dtype, gates):
     shape = (draw.draw(st.integers(1, 5)), gates * draw.draw(st.integers(1, 4)))

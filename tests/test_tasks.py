@@ -189,7 +189,7 @@ def sunspot_rows() -> dict[int, float]:
 
 
 @given(n=st.integers(1, 20), timesteps=st.integers(2, 40), seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_adding_target_is_the_sum_of_one_marked_value_from_each_half(n, timesteps, seed):
     task = tasks.adding(n, timesteps, seed)
     assert task.x.shape == (n, timesteps, 2)

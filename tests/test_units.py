@@ -101,7 +101,7 @@ def test_one_unit_has_no_other():
     assert np.isnan(found.attrs["largest_correlation"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_correlation_does_not_depend_on_scale_nor_dimension_on_rotation(seed):
     rng = np.random.default_rng(seed)
