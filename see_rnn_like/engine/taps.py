@@ -80,59 +80,73 @@ class OutputTaps:
             return tensor
         which = (f"_{index}" if index else "") + (f"@{call}" if call else "")
         output = TappedOutput(point, f"output{which}", index, tensor)
-        logits = _logits_of(tensor)
+        logits = logits_of(tensor)
         if logits is None:
-            output.passed = _observed(output, like=tensor)
+            output.passed = observed(tensor, output.gradients.append)
             self.seen.append(output)
         else:
             # Keras's cross-entropies go from these logits, not from the probabilities: this is where the
             # gradient comes by.
             before = TappedOutput(point, f"logits{which}", index, logits)
-            output.passed = _observed_head(output, before)
+            output.passed = observed_head(tensor, output.gradients.append, logits, before.gradients.append)
             self.seen += [output, before]
         return output.passed
 
 
-def _observed(output: TappedOutput, like: Any) -> Any:
-    """An identity whose backward pass notes the gradient that comes by; carries on the marks of `like`."""
+def observed(tensor: Any, note: Callable[[Any], None]) -> Any:
+    """An identity that tells the gradient that comes by in the backward pass, and carries a mask along.
+
+    Args:
+        tensor: a floating-point tensor.
+        note: receives the gradient.
+    """
 
     @tf.custom_gradient
     def identity(tensor: Any) -> tuple[Any, Callable[[Any], Any]]:
-        def note(upstream: Any) -> Any:
-            output.gradients.append(upstream)
+        def noted(upstream: Any) -> Any:
+            note(upstream)
             return upstream
 
-        return tf.identity(tensor), note
+        return tf.identity(tensor), noted
 
-    return _marked(identity(output.value), like)
+    return _masked_like(tensor, identity(tensor))
 
 
-def _observed_head(probabilities: TappedOutput, logits: TappedOutput) -> Any:
+def observed_head(
+    tensor: Any, note: Callable[[Any], None], logits: Any, note_logits: Callable[[Any], None]
+) -> Any:
     """A softmax or sigmoid output, observed, in which Keras's losses still find the logits.
 
     Keras leaves them on the tensor as `_keras_logits`; without that mark its losses look whether the
     tensor comes straight from a Softmax or Sigmoid op (`keras/src/backend/tensorflow/nn.py`, _get_logits).
+
+    Args:
+        tensor: the output.
+        note: receives its gradient.
+        logits: what `logits_of` found for it.
+        note_logits: receives the gradient of the logits.
     """
-    seen = _observed(logits, like=logits.value)
-    if hasattr(probabilities.value, "_keras_logits"):
-        result = _observed(probabilities, like=probabilities.value)
+    seen = observed(logits, note_logits)
+    if hasattr(tensor, "_keras_logits"):
+        result = observed(tensor, note)
         result._keras_logits = seen
         return result
-    return _marked(_ACTIVATION_OPS[probabilities.value.op.type](seen), probabilities.value)
+    return _masked_like(tensor, _ACTIVATION_OPS[tensor.op.type](seen))
 
 
 _ACTIVATION_OPS: dict[str, Callable[[Any], Any]] = {"Softmax": tf.nn.softmax, "Sigmoid": tf.sigmoid}
 
 
-def _logits_of(tensor: Any) -> Any:
+def logits_of(tensor: Any) -> Any:
+    """The logits that Keras's cross-entropies take in the place of a probability; None without."""
     marked = getattr(tensor, "_keras_logits", None)
     if marked is None and tf.is_symbolic_tensor(tensor) and tensor.op.type in _ACTIVATION_OPS:
         return tensor.op.inputs[0]
     return marked
 
 
-def _marked(result: Any, like: Any) -> Any:
-    mask = getattr(like, "_keras_mask", None)
+def _masked_like(tensor: Any, result: Any) -> Any:
+    mask = getattr(tensor, "_keras_mask", None)
     if mask is not None:
         # Keras carries masks on the tensor itself; layers after this one must still find theirs.
         result._keras_mask = mask
