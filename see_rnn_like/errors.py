@@ -41,15 +41,19 @@ class UnknownTensorError(SeeRNNError, KeyError):
 
 
 class StoreError(SeeRNNError, RuntimeError):
-    """A run file cannot be written or read."""
+    """A run file or a replay bundle cannot be written, read or used."""
 
 
 class StoreVersionError(StoreError):
-    """A run file was written by another version of the format."""
+    """A run file or a replay bundle was written by another version of the format."""
 
 
 class DamagedStoreError(StoreError):
-    """A run file is truncated, damaged or not a run file at all."""
+    """A run file or a replay bundle is truncated, damaged or not one at all."""
+
+
+class UntrustedModelError(SeeRNNError, ValueError):
+    """The model of a replay bundle asks for code that nobody handed in, or that no bundle may run."""
 
 
 class CaptureError(SeeRNNError, RuntimeError):
