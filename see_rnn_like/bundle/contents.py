@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from typing import Any
 
 import keras
 
-from see_rnn_like import __version__
 from see_rnn_like.bundle.arrays import flattened, packed, unflattened, unpacked
 from see_rnn_like.bundle.autopsies import autopsy_from_json, autopsy_to_json
 from see_rnn_like.bundle.directory import read_directory, read_file, read_sums, write_directory
@@ -167,10 +167,9 @@ def read(directory: str | os.PathLike[str]) -> Bundle:
 def versions() -> dict[str, str]:
     """The versions of what computes, here and now."""
     machine = describe_machine()
-    return {
-        **{name: machine[name] for name in _VERSIONS},
-        "see_rnn_like_version": __version__,
-    }
+    # By name: the front of the package is above everything and imports all of it.
+    front = importlib.import_module("see_rnn_like")
+    return {**{name: machine[name] for name in _VERSIONS}, "see_rnn_like_version": front.__version__}
 
 
 def _labels(what: str, count: int) -> list[str]:

@@ -134,12 +134,19 @@ def build(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     except Exception as error:  # whatever Keras, or code handed in, raises
         raise StoreError(
             f"Keras {keras.__version__} cannot build the model from its configuration: "
-            f"{type(error).__name__}: {' '.join(str(error).split()):.300}; "
+            f"{_root_of(error)}; "
             "build it yourself and hand it in: replay(directory, model=model)"
         ) from error
     if not isinstance(model, keras.Model):
         raise StoreError(f"the configuration makes a {type(model).__name__}, not a model")
     return model
+
+
+def _root_of(error: BaseException) -> str:
+    """The error at the bottom: Keras wraps each in the configuration of every layer around it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
 
 
 def custom_names(config: Any) -> list[str]:
