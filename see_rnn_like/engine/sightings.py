@@ -95,6 +95,7 @@ class Sighting:
         values: its values in input order; those of masked samples are 0.
         before: values of the pre-activation, if there is one.
         what: more about it, for a person.
+        weight: whether it is the gradient of a weight.
     """
 
     phase: str
@@ -102,6 +103,7 @@ class Sighting:
     values: np.ndarray
     before: np.ndarray | None = None
     what: str | None = None
+    weight: bool = False
 
 
 class Record:
@@ -111,7 +113,8 @@ class Record:
         batch: number of samples; None if unknown.
         sightings: in the order in which they came by; of gradients of outputs the first only.
         series: largest absolute value per timestep.
-        predicted: what the model returned, call by call.
+        predicted: what the model returned, call by call, and the logits of it.
+        heads: outputs of layers with notes of their logits, and these.
         calls: the calls of layers, in the order in which they began.
         loss_seen: whether the model computed its loss where that can be seen.
         ruined: whether the step itself wrote something bad into a trainable weight.
@@ -122,6 +125,7 @@ class Record:
         self.sightings: list[Sighting] = []
         self.series: dict[SeriesKey, dict[int, float]] = {}
         self.predicted: list[Any] = []
+        self.heads: list[tuple[Any, Note, Any]] = []
         self.calls: list[Call] = []
         self.loss_seen = False
         self.ruined = False
@@ -218,7 +222,7 @@ class Record:
         """Looks at a gradient that an optimizer is given."""
         values = array_of(gradient)
         if not np.isfinite(values).all():
-            self.sightings.append(Sighting("backward", note, values))
+            self.sightings.append(Sighting("backward", note, values, weight=True))
 
     def _measure(self, note: Note, kind: str, values: np.ndarray) -> None:
         if note.moment is None or note.moment.timestep is None:

@@ -242,9 +242,9 @@ def _watched_output(
     if logits is None:
         result = observed(tensor, tell)
     else:
-        before = Note(call, point.layer, point.direction, _role("logits", index, number), axes)
-        is_bad = is_bad or record.value(before, logits)
+        before = Note(None, point.layer, point.direction, _role("logits", index, number), axes)
         result = observed_head(tensor, tell, logits, functools.partial(record.gradient, before))
+        record.heads.append((result, before, logits))
     if is_bad:
         call.outputs.append(result)
         record.same(result, tensor)
@@ -292,12 +292,22 @@ def _watched_model(model: Any, record: Record) -> Callable[..., Any]:
         flat = [tensor for tensor in tf.nest.flatten(outputs) if is_seen(tensor)]
         record.predicted += flat
         for index, tensor in enumerate(flat):
+            _see_logits(record, tensor)
             if record.producer(tensor) is None:
                 axes = _axes(model, tensor, record.batch, len(tensor.shape) == 3)
                 record.value(Note(None, model.name, None, _role("output", index, number), axes), tensor)
         return outputs
 
     return watched
+
+
+def _see_logits(record: Record, predicted: Any) -> None:
+    """Keras's cross-entropies go from the logits of what a model returns, which may be infinite where it is not."""
+    for result, note, logits in record.heads:
+        if result is predicted:
+            record.predicted.append(logits)
+            if not any(bad([predicted])):
+                record.value(note, logits)
 
 
 # -- loss ------------------------------------------------------------------------------------------

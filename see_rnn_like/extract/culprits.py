@@ -49,9 +49,7 @@ def first_of(record: Record) -> Sighting | None:
     by_phase = {phase: [s for s in record.sightings if s.phase == phase] for phase in _PHASES}
     if by_phase["loss"]:
         return _first_before_loss(record, by_phase["forward"]) or by_phase["loss"][0]
-    harmful = record.ruined or any(
-        s.note.slot is not None or s.note.call is None for s in by_phase["backward"]
-    )
+    harmful = record.ruined or any(s.weight for s in by_phase["backward"])
     if not harmful:
         return None
     if not by_phase["backward"]:
