@@ -130,7 +130,7 @@ def _as_array(leaf: Any) -> np.ndarray:
             "a bundle keeps batches of dense tensors in tuples, lists and dicts; "
             f"got a {type(leaf).__name__} among them"
         )
-    return np.asarray(keras.ops.convert_to_numpy(leaf))
+    return leaf.numpy() if keras.ops.is_tensor(leaf) else np.asarray(leaf)
 
 
 def _texts(array: np.ndarray) -> dict[str, Any]:

@@ -59,14 +59,16 @@ def autopsy_from_json(content: Any, bundle: str | None = None) -> Autopsy:
 def _where(content: Any) -> Where:
     if not isinstance(content, dict) or content.keys() != set(_WHERE):
         raise ValueError("these are not the fields of a place")
-    found = Where(**{name: decode(content[name]) for name in _WHERE})
-    numbers = (found.step, found.timestep, *(found.units or ()), *(found.samples or ()))
-    texts = (found.phase, found.layer, found.direction, found.role, found.gate)
-    lists = (found.units, found.samples)
-    if not (
-        all(number is None or type(number) is int for number in numbers)
-        and all(isinstance(text, str | None) for text in texts)
-        and all(isinstance(positions, tuple | None) for positions in lists)
-    ):
-        raise ValueError("a place holds whole numbers and names")
-    return found
+    found = {name: decode(content[name]) for name in _WHERE}
+    for name, value in found.items():
+        if value is not None and not _fits(name, value):
+            raise ValueError(f"{name!r} of a place cannot be {value!r:.40}")
+    return Where(**found)
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in ("step", "timestep"):
+        return type(value) is int
+    if name in ("units", "samples"):
+        return isinstance(value, tuple) and all(type(position) is int for position in value)
+    return isinstance(value, str)

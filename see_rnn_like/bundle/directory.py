@@ -34,7 +34,8 @@ _UNFINISHED = ".unfinished-bundle"
 #: Seconds after which an unfinished directory counts as left behind where nothing better is known.
 _DAY = 86400.0
 
-_SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.-]+)")
+_SUM = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.-]+)\n")
+_SUMS = re.compile(rf"({_SUM.pattern})*")
 
 
 def write_directory(target: Path, files: Mapping[str, Iterable[bytes | memoryview]]) -> Path:
@@ -93,11 +94,10 @@ def read_sums(directory: Path) -> dict[str, str]:
     """
     if not directory.is_dir():
         raise StoreError(f"there is no bundle at '{directory}': it is not a directory")
-    lines = read_file(directory, SUMS).decode("utf-8", "replace").splitlines()
-    matches = [_SUMS_LINE.fullmatch(line) for line in lines]
-    if not all(matches):
+    text = read_file(directory, SUMS).decode("utf-8", "replace")
+    if not _SUMS.fullmatch(text):
         raise DamagedStoreError(f"'{directory}' is not a replay bundle, or was damaged: '{SUMS}' is no list")
-    return {match[2]: match[1] for match in matches if match}
+    return {name: digest for digest, name in _SUM.findall(text)}
 
 
 def read_file(directory: Path, name: str) -> bytes:

@@ -33,8 +33,7 @@ def state_of(model: Any) -> list[Variable]:
     Metrics are left out: nothing that is computed depends on them.
     """
     return [
-        Variable(group, path, np.asarray(keras.ops.convert_to_numpy(variable)))
-        for group, path, variable in _variables(model)
+        Variable(group, path, np.asarray(variable.numpy())) for group, path, variable in _variables(model)
     ]
 
 
