@@ -206,7 +206,14 @@ for _direction in ("forward", "backward"):
 
 
 @planted(
-    "forward", layer="rnn", direction="backward", role="gates", gate="cell", timestep=5, units=(0,), samples=(1,)
+    "forward",
+    layer="rnn",
+    direction="backward",
+    role="gates",
+    gate="cell",
+    timestep=5,
+    units=(0,),
+    samples=(1,),
 )
 def go_backwards():
     x, y = _spiked(5, sample=1)
@@ -228,7 +235,7 @@ def go_backwards():
 )
 def stacked_cells():
     x, y = _plain()
-    # The lower cell's output has the sign of its cell gate's bias, and 1e30 of it is too much for the upper one.
+    # The lower cell puts out 0.5 · tanh(0.5), and 1e30 times that is too much for the upper one.
     top = layers.GRUCell(2, recurrent_activation=_brittle, name="top")
     cells = [layers.LSTMCell(U, name="bottom"), top]
     model = _sequential(layers.RNN(cells, name="deep"), layers.Dense(1))
@@ -278,7 +285,9 @@ def time_distributed_lstm():
     x[..., -1] = 0
     x[SAMPLE, 2, 1, -1] = HUGE
     rnn = layers.LSTM(2, **BRITTLE)
-    model = _sequential(layers.TimeDistributed(rnn, name="each"), layers.Flatten(), layers.Dense(1), shape=(4, 3, F))
+    model = _sequential(
+        layers.TimeDistributed(rnn, name="each"), layers.Flatten(), layers.Dense(1), shape=(4, 3, F)
+    )
     _wire(rnn.cell, "input", 0, LSTM)
     return model, x, rng.normal(size=(N, 1)), None
 
@@ -324,7 +333,8 @@ class RegisteredCell(GatedCell):
 
 if not is_known_cell(RegisteredCell(1)):
     register_cell(
-        RegisteredCell, CellSpec("Gated", ("keep", "new"), ("h",), _gated_gates, _gated_states, keeping="keep")
+        RegisteredCell,
+        CellSpec("Gated", ("keep", "new"), ("h",), _gated_gates, _gated_states, keeping="keep"),
     )
 
 
@@ -538,7 +548,14 @@ def with_recurrent_dropout_and_mask():
 
 
 @planted(
-    "forward", layer="rnn", direction="forward", role="gates", gate="cell", timestep=0, units=(0, 1, 2), samples=(1,)
+    "forward",
+    layer="rnn",
+    direction="forward",
+    role="gates",
+    gate="cell",
+    timestep=0,
+    units=(0, 1, 2),
+    samples=(1,),
 )
 def initial_state_given():
     x, y = _plain()
@@ -691,7 +708,9 @@ def behind_a_mask_of_minus_infinity():
     scores, mask, other = keras.Input((3,)), keras.Input((3,)), keras.Input((1,))
     open_ = layers.Softmax(name="open")(layers.Add(name="masked")([scores, mask]))
     second = layers.Lambda(lambda t: 1 / t, name="second")(other)
-    model = _compiled(keras.Model([scores, mask, other], layers.Dense(1)(layers.Concatenate()([open_, second]))))
+    model = _compiled(
+        keras.Model([scores, mask, other], layers.Dense(1)(layers.Concatenate()([open_, second])))
+    )
     divisor = np.ones((N, 1), "float32")
     divisor[SAMPLE] = 0
     return model, [x, allowed, divisor], rng.normal(size=(N, 1)), None
@@ -992,7 +1011,9 @@ def norm_of_zero_over_a_sequence():
     return _sequential(scale, norm, layers.LSTM(U), layers.Dense(1)), x, y, None
 
 
-@planted("backward", layer="rnn", direction="forward", role="h", timestep=T - 5, units=(0,), samples=(SAMPLE,))
+@planted(
+    "backward", layer="rnn", direction="forward", role="h", timestep=T - 5, units=(0,), samples=(SAMPLE,)
+)
 def exploding_state_gradient():
     # dL/dh_{t-1} = 1e10 · dL/dh_t, from 0.25 at the last timestep: 1e30 / 4, then beyond 3.4e38.
     rnn = layers.SimpleRNN(1, activation="linear", use_bias=False, name="rnn")
@@ -1001,7 +1022,9 @@ def exploding_state_gradient():
     return model, np.zeros((N, T, 1), "float32"), _one_target(), None
 
 
-@planted("backward", layer="rnn", direction="forward", role="c", timestep=T - 5, units=(0,), samples=(SAMPLE,))
+@planted(
+    "backward", layer="rnn", direction="forward", role="c", timestep=T - 5, units=(0,), samples=(SAMPLE,)
+)
 def exploding_cell_state_gradient():
     return _linear_lstm([0, 1e10, 0, 1])
 
@@ -1143,7 +1166,12 @@ def attention_with_a_mask():
     inputs = keras.Input((T, F))
     masked = layers.LSTM(4, return_sequences=True)(layers.Masking()(inputs))
     attended = layers.MultiHeadAttention(2, 3)(masked, masked)
-    return _compiled(keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling1D()(attended)))), x, y, None
+    return (
+        _compiled(keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling1D()(attended)))),
+        x,
+        y,
+        None,
+    )
 
 
 @healthy

@@ -1,4 +1,4 @@
-"""`find_nonfinite`: every planted fault is found where it was planted, and healthy networks raise no alarm."""
+"""`find_nonfinite`: planted faults are found where they were planted, and healthy networks raise no alarm."""
 
 from __future__ import annotations
 

@@ -190,7 +190,8 @@ class Record:
 
     def _reaches(self, tensor: Any, asked: frozenset[int]) -> bool:
         root = self.root(tensor)
-        takers = [c for c in self.calls if any(self.root(t) is root for t in c.inputs)]
+        others = [call for call in self.calls if id(call) not in asked]
+        takers = [c for c in others if any(self.root(t) is root for t in c.inputs)]
         # What no layer takes goes into the loss, or into operations of which nothing is seen.
         return not takers or any(self.lives(call, asked) for call in takers)
 
@@ -230,7 +231,9 @@ class Record:
         alive = note.moment.alive
         counted = values if alive is None or len(alive) != len(values) else values[alive]
         largest = float(np.abs(counted).max()) if counted.size else 0.0
-        self.series.setdefault(note.key(kind), {})[note.moment.timestep] = largest
+        series = self.series.setdefault(note.key(kind), {})
+        # A state's gradient comes by in two parts where the cell's output is a function of it.
+        series[note.moment.timestep] = float(np.maximum(largest, series.get(note.moment.timestep, 0.0)))
 
     def _in_order(self, note: Note, values: np.ndarray) -> np.ndarray:
         return values[:, ::-1] if note.reversed_time else values

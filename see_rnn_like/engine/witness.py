@@ -1,4 +1,4 @@
-"""Running a train step once more, eagerly, and seeing every tensor on its way: layers, cells, loss, gradients.
+"""Running a train step again, eagerly, and seeing every tensor that passes: layers, cells, loss, gradients.
 
 It is the model's own `train_step` on the model's own state, so dropout masks are those of the step. The
 optimizers only look at the gradients they are given. Nothing of the model changes.
@@ -119,6 +119,9 @@ def _same_randomness() -> Iterator[None]:
     numbers, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
     operations = getattr(eager_context.context(), "_rng", None)
     drawn = None if operations is None else operations.getstate()
+    if operations is not None:
+        # Put back alone, its next seeds would be those of random operations that TensorFlow has kept.
+        operations.seed("replay of a train step")
     generator = global_state.get_global_attribute("global_seed_generator")
     seed = None if generator is None else generator.state.value.read_value()
     try:
@@ -302,7 +305,7 @@ def _watched_model(model: Any, record: Record) -> Callable[..., Any]:
 
 
 def _see_logits(record: Record, predicted: Any) -> None:
-    """Keras's cross-entropies go from the logits of what a model returns, which may be infinite where it is not."""
+    """Keras's cross-entropies go from the logits of a prediction, which may be infinite where it is not."""
     for result, note, logits in record.heads:
         if result is predicted:
             record.predicted.append(logits)
@@ -339,7 +342,7 @@ def _see_terms(model: Any, found: Sequence[Site], record: Record, given: dict[st
     paths = {id(site.layer): site.path for site in found}
     for layer in model._flatten_layers():
         for term in layer._get_own_losses():
-            _see_term(record, paths.get(id(layer), layer.name), term, "added by the layer")
+            _see_term(record, paths.get(id(layer), layer.name), term, "loss added by it")
     for slot in (slot for site in found for slot in site.weights):
         regularizer = getattr(slot.variable, "regularizer", None)
         if regularizer is not None and slot.variable.trainable:

@@ -49,7 +49,7 @@ def autopsy(
     else:
         case = _tensor_case(record, first, trail)
     where = replace(case.where, step=step)
-    return Autopsy(
+    found = Autopsy(
         rule="input-not-finite" if where.phase == "data" else "not-finite",
         severity="error",
         confidence=1.0,
@@ -59,8 +59,8 @@ def autopsy(
         advice=case.advice,
         see="plot_autopsy",
         growth=case.growth,
-        **({} if trail is None else {"trail": trail}),
     )
+    return found if trail is None else replace(found, trail=trail)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def _data_case(suspect: BadData) -> _Case:
     many = " and ".join(f"{evidence[k]} {n}" for k, n in (("nan", "NaN"), ("inf", "Inf")) if evidence[k])
     sizes = dict(zip(axes, suspect.values.shape, strict=True))
     place = [] if timestep is None else [f"first at timestep {timestep} of {sizes['time']}"]
-    place += _listed("sample", samples) + _listed("feature", units)
+    place += _listed("sample", samples, sizes.get("sample")) + _listed("feature", units, sizes.get("unit"))
     what = {"x": "input", "y": "target", "sample_weight": "sample weight"}[suspect.role.split("/")[0]]
     shown = f"{what} {suspect.role}" if suspect.role != "sample_weight" else "sample_weight"
     sentence = ", ".join([f"{shown} holds {many}", *place])
@@ -130,12 +130,11 @@ def _weight_case(suspect: BadWeight, first: Sighting) -> _Case:
 def _weight_place(slot: WeightSlot, values: np.ndarray) -> tuple[str | None, tuple[int, ...] | None]:
     if slot.spec is None:
         return None, _positions(~np.isfinite(values), -1) if values.ndim else None
-    bad = ~np.isfinite(slot.spec.split(slot.role, values))
-    others = [dim for dim in bad.dims if dim not in ("gate", "unit")]
-    by_gate = bad.any(others).transpose("gate", "unit")
-    place = int(np.argmax(by_gate.any("unit").values))
-    units = np.flatnonzero(by_gate.values[place])
-    return str(by_gate.gate.values[place]), tuple(int(unit) for unit in units)
+    by_gate = ~np.isfinite(values.reshape(-1, *slot.spec.split_shape(slot.role, values.shape)[-2:])).all(
+        axis=0
+    )
+    place = int(np.argmax(by_gate.any(axis=-1)))
+    return slot.spec.gates[place], _positions(by_gate[place], 0)
 
 
 # -- tensors of the step -------------------------------------------------------------------------------
@@ -213,7 +212,9 @@ def _evidence(first: Sighting, where: Where, growth: xr.DataArray | None) -> dic
     if growth is not None:
         evidence["timesteps"] = growth.size
     if growth is not None and note.moment is not None:
-        evidence |= _approach(growth.values, where.timestep or 0, _backwards(first))
+        evidence |= _approach(
+            growth.values, where.timestep or 0, _backwards(first), np.finfo(first.values.dtype).max
+        )
     return evidence
 
 
@@ -222,7 +223,7 @@ def _backwards(first: Sighting) -> bool:
     return (first.phase == "backward") != (first.note.direction == "backward")
 
 
-def _approach(largest: np.ndarray, timestep: int, backwards: bool) -> dict[str, Any]:
+def _approach(largest: np.ndarray, timestep: int, backwards: bool, limit: float) -> dict[str, Any]:
     """The finite values right before the bad one and by how much they grew from timestep to timestep."""
     before = largest[timestep + 1 :][::-1] if backwards else largest[:timestep]
     last = before[-_GROWTH_SPAN - 1 :]
@@ -231,7 +232,8 @@ def _approach(largest: np.ndarray, timestep: int, backwards: bool) -> dict[str, 
     found: dict[str, Any] = {}
     if last.size:
         found["largest_before"] = float(last[-1])
-    if last.size > 1:
+    # A jump is no growth: the last value must be at least half-way there, on a logarithmic scale.
+    if last.size > 1 and np.log(last[-1]) >= 0.5 * np.log(limit):
         found["growth_per_timestep"] = float((last[-1] / last[0]) ** (1 / (last.size - 1)))
     return found
 
@@ -249,9 +251,9 @@ _STATES = {"h": "state h", "c": "cell state c"}
 def _what(note: Note, phase: str) -> str:
     role, _, call = note.role.partition("@")
     shown = f"{note.gate} gate" if note.gate is not None and note.slot is None else _STATES.get(role, role)
-    shown = shown.replace("cell gate", "cell gate").replace("_", " ") if note.slot is None else role
+    shown = role if note.slot is not None else shown.replace("_", " ")
     shown += f" of call {int(call) + 1}" if call else ""
-    return f"gradient by its {shown}" if phase == "backward" else shown
+    return f"gradient w.r.t. its {shown}" if phase == "backward" else shown
 
 
 def _place(first: Sighting) -> str:
@@ -259,20 +261,21 @@ def _place(first: Sighting) -> str:
     note = first.note
     if first.phase == "loss":
         return _loss_place(first)
-    timestep, units, samples = (None, None, None)
-    timesteps = None
     if note.slot is not None:
         gate, units = _weight_place(note.slot, first.values)
         parts = [_layer(note.layer, note.direction), _what(note, first.phase)]
         return ", ".join([*parts, *([f"{gate} gate"] if gate else []), *_listed("unit", units)])
     timestep, units, samples = located(first.values, note.axes)
+    timesteps = None
     if note.moment is not None:
         timestep, timesteps = note.moment.timestep, note.moment.timesteps
     elif "time" in note.axes:
         timesteps = first.values.shape[note.axes.index("time")]
     parts = [_layer(note.layer, note.direction), _what(note, first.phase)]
     parts += [] if timestep is None else [f"first at timestep {timestep} of {timesteps}"]
-    return ", ".join([*parts, *_listed("sample", samples), *_listed("unit", units)])
+    sizes = dict(zip(note.axes, first.values.shape, strict=True))
+    listed = [*_listed("sample", samples, sizes.get("sample")), *_listed("unit", units, sizes.get("unit"))]
+    return ", ".join([*parts, *listed])
 
 
 def _loss_place(first: Sighting) -> str:
@@ -280,17 +283,19 @@ def _loss_place(first: Sighting) -> str:
     name = first.note.role.partition("/")[2]
     parts = [f"the loss of {name}" if name else "the loss"]
     if first.note.layer is not None:
-        parts = [f"{first.note.layer}, the loss {first.what}"]
+        parts = [f"{first.note.layer}, {first.what}"]
     elif first.what:
         parts[0] += f" ({first.what})"
     parts += [] if timestep is None else [f"first at timestep {timestep}"]
     return ", ".join([*parts, *_listed("sample", samples)]) + "; everything before it is finite"
 
 
-def _listed(name: str, places: tuple[int, ...] | None) -> list[str]:
+def _listed(name: str, places: tuple[int, ...] | None, total: int | None = None) -> list[str]:
     """``samples 3 and 11``, or the first few and how many."""
     if not places:
         return []
+    if len(places) == total and total > 1:
+        return [f"all {total} {name}s"]
     if len(places) == 1:
         return [f"{name} {places[0]}"]
     if len(places) > _NAMED:
@@ -331,7 +336,7 @@ def _before(trail: xr.DataArray | None, where: Where) -> list[str]:
         return []
     last = [float(v) for v in trail[-1 - _NAMED : -1, keys.index(names[0])]]
     counted = {1: "step", 2: "two steps", 3: "three steps"}[len(last)]
-    what = f"the largest value of {names[0]}" if where.role not in names[0] else "its largest value"
+    what = "its largest value" if str(where.role) in names[0] else f"the largest value of {names[0]}"
     return [f"{what} was {', '.join(map(_number, last))} at the {counted} before"]
 
 
@@ -347,20 +352,21 @@ def _trail_keys(where: Where) -> list[str]:
 
 
 _ADVICE = {
-    "data": "clean or drop these values before training (np.isfinite tells where they are): mask them, impute "
-    "them, or leave the samples out",
-    "weights": "the weight was ruined before this step: load the last good checkpoint, then look for the step "
-    "that ruined it with a NaNGuard from the start; against a repeat, clip gradients (clipnorm=1.0) or lower "
-    "the learning rate",
+    "data": "clean or drop these values before training (np.isfinite tells where they are): mask them, "
+    "impute them, or leave the samples out",
+    "weights": "the weight was ruined before this step: load the last good checkpoint, then find the step "
+    "that ruined it with a NaNGuard from the start; against a repeat, clip gradients (clipnorm=1.0) or lower the "
+    "learning rate",
     "half": "float16 ends at 65504: compute this layer in float32 (dtype='float32') or use mixed_bfloat16",
     "unbounded": "the activation is not bounded, so the recurrence can grow without limit: use tanh, or clip "
     "gradients (clipnorm=1.0), lower the learning rate and keep the recurrent kernel near orthogonal",
     "recurrence": "the recurrence grows from timestep to timestep: clip gradients (clipnorm=1.0), lower the "
     "learning rate, scale the inputs, or shorten the sequences",
-    "gradient": "the gradient itself is not finite while the forward pass is: look for sqrt, norm, pow, log or "
-    "a division at 0 and add a small epsilon inside; with tf.where make the branch not taken finite as well",
-    "layer": "look for a division by 0 (also by the number of unmasked timesteps, or a standard deviation "
-    "over one sample), log or sqrt of what is not positive, or exp of what is large: add a small epsilon or clip the argument",
+    "gradient": "the gradient is not finite while the forward pass is: look for sqrt, norm, pow, log or a "
+    "division at 0 and add a small epsilon inside; with tf.where make the branch not taken finite as well",
+    "layer": "look for a division by 0 (also by the number of unmasked timesteps, or by a standard deviation "
+    "over one sample), log or sqrt of what is not positive, or exp of what is large: add a small epsilon or "
+    "clip the argument",
     "loss": "the predictions are finite, the loss is not: log(0) or a division by 0 in it. Add an epsilon "
     "(keras.config.epsilon()), or give logits and from_logits=True; check the targets' range",
     "added": "this term of the loss is not finite while the outputs are: add an epsilon in it or lower its "
@@ -391,7 +397,7 @@ def not_reproduced(step: int | None, trail: xr.DataArray | None, replica: int | 
     at += "" if replica is None else f", replica {replica}"
     seen = _first_in(trail)
     named = "" if seen is None else f": the first tensor seen then was {seen}"
-    return Autopsy(
+    found = Autopsy(
         rule="not-finite",
         severity="error",
         confidence=0.3 if seen is None else 0.6,
@@ -402,8 +408,8 @@ def not_reproduced(step: int | None, trail: xr.DataArray | None, replica: int | 
         "outside of the model; rounding differs between compiled and eager runs, so a value on the brink of "
         "overflow may not overflow again",
         see="plot_autopsy",
-        **({} if trail is None else {"trail": trail}),
     )
+    return found if trail is None else replace(found, trail=trail)
 
 
 def _first_in(trail: xr.DataArray | None) -> TensorKey | None:
