@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import os
@@ -15,15 +14,15 @@ import keras
 
 from see_rnn_like import __version__
 from see_rnn_like.callbacks import nonfinite
-from see_rnn_like.engine.execution import execute
+from see_rnn_like.engine.guarded import is_guarded
+from see_rnn_like.engine.native import data_of, step_counter
+from see_rnn_like.engine.standin import Recorder, StandIn, stand_in
 from see_rnn_like.engine.train_step import (
     CAPTURES,
     LEVELS,
     InstrumentedStep,
     Measured,
     Recording,
-    data_of,
-    step_counter,
 )
 from see_rnn_like.errors import (
     ArgumentError,
@@ -53,9 +52,9 @@ ON_NAN = ("warn", "stop", "raise")
 
 FIRST_BATCH = "first_batch"
 
-_TWO_INSTRUMENTS = (
-    "another callback has put its own function in the place of the train function at this step; use one "
-    "RNNMonitor per fit (schedules combine with |, layers and capture take several)"
+_TWO_MONITORS = (
+    "another RNNMonitor records this step already; use one per fit (schedules combine with |, layers and "
+    "capture take several)"
 )
 
 _NOT_RECOMPILED = (
@@ -154,7 +153,7 @@ class RNNMonitor(keras.callbacks.Callback):
         self._step: InstrumentedStep | None = None
         self._native: Any = None
         self._trainable: list[bool] = []
-        self._stand_in: Callable[[Any], Any] | None = None
+        self._stand_in: StandIn | None = None
         self._epoch = 0
         self._now = 0
         self._epoch_start = 0
@@ -214,16 +213,20 @@ class RNNMonitor(keras.callbacks.Callback):
         """Puts the instrumented step in the place of the train function if a step is due."""
         if self._step is None:
             return
-        self._now = self._steps_done() if _may_skip(self.model.optimizer) else self._epoch_start + batch
+        self._now = self._steps_done() if _may_skip(self.model) else self._epoch_start + batch
         due = [self.every(self._now + k) for k in range(self.model.steps_per_execution)]
         if not any(due):
             return
-        if self.model.train_function is not self._native:
-            self._switch_off(CaptureError(_TWO_INSTRUMENTS))
+        try:
+            self._stand_in = stand_in(self.model, self._native)
+            if self._stand_in.recorder is not None:
+                raise CaptureError(_TWO_MONITORS)
+        except CaptureError as error:
+            self._switch_off(error)
         else:
-            fit = getattr(self.model, "history", None)
-            self._stand_in = functools.partial(self._train_and_record, self._step, self._native, due, fit)
-            self.model.train_function = self._stand_in
+            self._stand_in.recorder = Recorder(
+                self._step, due, self._measure_probe, self._kept, self._switch_off
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the epoch's logs, validation included."""
@@ -242,25 +245,8 @@ class RNNMonitor(keras.callbacks.Callback):
 
     # -- one due step ---------------------------------------------------------------------------
 
-    def _train_and_record(
-        self, step: InstrumentedStep, native: Callable[[Any], Any], due: list[bool], fit: Any, iterator: Any
-    ) -> Any:
-        """Stands in for Keras's train function during one call."""
-        self._restore()
-        # Left behind by a fit that another callback ended before this call, or called by somebody else.
-        if getattr(self.model, "history", None) is not fit or not hasattr(iterator, "element_spec"):
-            return native(iterator)
-        try:
-            step.trace(iterator)
-        except CaptureError as error:
-            self._switch_off(error)
-            return native(iterator)
-        logs, recordings = execute(step, iterator, due, self._measure_probe)
-        for own_logs, recording in recordings:
-            self._guarded(self._keep, recording, _scalars(own_logs))
-        if step.failure is not None:
-            self._switch_off(step.failure)
-        return logs
+    def _kept(self, logs: Any, recording: Recording) -> None:
+        self._guarded(self._keep, recording, _scalars(logs))
 
     def _measure_probe(self, batch: Any) -> Measured | None:
         """What the recurrent layers do on the probe batch, with the weights as they are before the step."""
@@ -284,19 +270,22 @@ class RNNMonitor(keras.callbacks.Callback):
         return tuple(name for name in self.capture if name in kinds)
 
     def _restore(self) -> None:
-        if self._stand_in is not None and self.model.train_function is self._stand_in:
-            self.model.train_function = self._native
+        if self._stand_in is not None:
+            self._stand_in.leave()
         self._stand_in = None
 
     def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
         step = recording.step + self._offset
         alarms = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._alarmed)
-        if not recording.applied:
+        if recording.blocked:
+            message = f"step {step} was tried and undone by NaNGuard: its loss or gradients were not finite"
+            self._add_events([Event(step, "blocked-step", None, None, {}, message)])
+        elif not recording.applied:
             # Scaled gradients may overflow; what went into them may not.
             alarms = [e for e in alarms if e.key is not None and e.key.kind in ("weight", "value")]
-        if not recording.applied and not alarms:
-            self._add_events([self._skipped(step)])
-            return
+            if not alarms:
+                self._add_events([self._skipped(step)])
+                return
         self._add_notes(step, recording)
         if recording.applied and step not in self._recorded:
             self._history.declare(recording.infos)
@@ -323,7 +312,7 @@ class RNNMonitor(keras.callbacks.Callback):
         )
 
     def _skipped(self, step: int) -> Event:
-        if not _may_skip(self.model.optimizer):
+        if not _may_skip(self.model):
             raise CaptureError(
                 "the train step does not advance model.optimizer.iterations: its steps cannot be told apart"
             )
@@ -431,9 +420,9 @@ class RNNMonitor(keras.callbacks.Callback):
         self._guarded(self._history.set_meta, name, fact)
 
 
-def _may_skip(optimizer: Any) -> bool:
-    """Whether an optimizer may leave a step out, as loss scaling does when gradients overflow."""
-    return hasattr(optimizer, "inner_optimizer")
+def _may_skip(model: Any) -> bool:
+    """Whether steps may be left out: by loss scaling when gradients overflow, or by a guard."""
+    return hasattr(model.optimizer, "inner_optimizer") or is_guarded(model)
 
 
 def _steps_trained(run: Run) -> int:

@@ -14,11 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from see_rnn_like.engine import summaries
+from see_rnn_like.engine import native, summaries
 from see_rnn_like.engine.collect import (
     Collected,
     Note,
@@ -28,6 +27,8 @@ from see_rnn_like.engine.collect import (
     collect_weight_gradients,
     weight_info,
 )
+from see_rnn_like.engine.guarded import GuardedStep, Verdict
+from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.taps import (
     GradientTaps,
     LossTaps,
@@ -76,11 +77,13 @@ class Recording(Measured):
         step: training steps before this one, see `step_counter`.
         applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
         learning_rate: that of this step; NaN for an optimizer without one.
+        blocked: whether a guard has undone the step.
     """
 
     step: int
     applied: bool
     learning_rate: float
+    blocked: bool = False
 
     def joined_by(self, other: Measured) -> Recording:
         """This recording with something else that was measured at the same step."""
@@ -126,22 +129,28 @@ class InstrumentedStep:
         self.failure: Exception | None = None
         self._slots: list[WeightSlot] = []
         self._points: list[OutputPoint] = []
+        self._guard: GuardedStep | None = None
         self._traces: list[_Trace] = []
         self._collected = Collected()
         self._function: Callable[[Any], Any] = self._recorded_step
         self._tapped_step: Callable[[Any], Any] = self._tapped
         self._eagerly = bool(model.run_eagerly)
-        step = model.train_step if self._eagerly else self._compiled(model.train_step)
-        self._plain = _on_batch(step)
+        self._plain = _on_batch(native.compiled(model, model.train_step))
         if not self._eagerly:
             self._plain = tf.function(self._plain, reduce_retracing=True)
 
-    def trace(self, iterator: Any) -> None:
+    def trace(self, iterator: Any, guard: GuardedStep | None = None) -> None:
         """Compiles the step for what `iterator` yields, unless that has been done. Runs nothing.
+
+        Args:
+            iterator: the `tf.data` iterator Keras hands to its train function.
+            guard: undoes the step if it is not finite; prepared.
 
         Raises:
             CaptureError: if the step cannot be traced with taps on.
         """
+        if guard is not self._guard:
+            self._guard, self._traces = guard, []
         known = _narrowest(self._traces, iterator.element_spec)
         if known is None:
             known = self._traced(iterator.element_spec)
@@ -155,7 +164,7 @@ class InstrumentedStep:
                 "itself: leave the decorator away"
             )
         try:
-            _build(self.model, spec)
+            native.build(self.model, spec)
             found = select(sites(self.model), self.layers)
             self._slots = [slot for site in found for slot in site.weights]
             self._points = [point for site in found for point in site.outputs]
@@ -168,25 +177,30 @@ class InstrumentedStep:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
         return _Trace(spec, function, self._collected)
 
-    def record(self, batch: Any) -> tuple[Any, Recording | None]:
+    def record(self, batch: Any) -> tuple[Any, Recording | None, Verdict | None]:
         """Trains on a batch, and records. The step must have been traced.
 
         Args:
             batch: what `next_batch` gave.
 
         Returns:
-            The logs of `train_step` and what was recorded; None if that failed, see `failure`.
+            The logs of `train_step`, what was recorded (None if that failed, see `failure`) and what the
+            guard says (None without one).
         """
         start = time.perf_counter()
-        logs, counted, packed = self._function(batch)
+        logs, counted, watched, packed = self._function(batch)
+        verdict = None if self._guard is None else self._guard.verdict(watched)
         if self.failure is not None:
-            return logs, None
+            return logs, None, verdict
         try:
-            return logs, self._to_host(start, counted, packed)
+            recording = self._to_host(start, counted, packed)
         except Exception as error:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
-            return logs, None
+            return logs, None, verdict
+        if verdict is not None and verdict.alarm:
+            recording = dataclasses.replace(recording, applied=False, blocked=True)
+        return logs, recording, verdict
 
     def skip(self, batch: Any) -> Any:
         """Trains on a batch without recording; returns the logs of `train_step`.
@@ -199,7 +213,7 @@ class InstrumentedStep:
 
     def _compiled_for(self, spec: Any) -> Callable[[Any], Any]:
         # A new inner function each time: a cached one would not run its Python again and leave no layout.
-        self._tapped_step = self._compiled(self._tapped)
+        self._tapped_step = native.compiled(self.model, self._tapped)
         function = tf.function(self._recorded_step).get_concrete_function(tf.OptionalSpec(spec))
         random = sorted(_stateful_random_ops(function))
         if random:
@@ -211,25 +225,16 @@ class InstrumentedStep:
             self._collected.notes.append(Note("stateful-random", None, message))
         return function
 
-    def _compiled(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        # The same wrapping as Keras's own train function, so that XLA compiles the same step.
-        run = self.model.distribute_strategy.run
-
-        @tf.autograph.experimental.do_not_convert
-        def one_step_on_data(data: Any) -> Any:
-            return run(step, args=(data,))
-
-        return tf.function(one_step_on_data, reduce_retracing=True, jit_compile=self.model.jit_compile)
-
     @tf.autograph.experimental.do_not_convert
-    def _recorded_step(self, batch: Any) -> tuple[Any, Any, Any]:
+    def _recorded_step(self, batch: Any) -> tuple[Any, Any, Any, Any]:
         """One step on a batch; weights are read outside the (perhaps XLA) step."""
         data = data_of(batch)
         iterations = step_counter(self.model.optimizer)
         first, rate = tf.identity(iterations), _learning_rate(self.model.optimizer)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
-        logs, bits = self._tapped_step(data)
+        held = self._guard.hold() if self._guard is not None else []
+        logs, bits, verdict = self._tapped_step(data)
         inner, whole = self._collected, Collected(notes=self._collected.notes)
         if "weights" in self.capture:
             for slot, value in zip(watched, before, strict=True):
@@ -240,14 +245,18 @@ class InstrumentedStep:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "update", {}), tf.identity(slot.variable.value) - value)
         self._collected = whole
-        return logs, (first, tf.identity(iterations), rate), self._packed(whole)
+        after = tf.identity(iterations)
+        if self._guard is not None:
+            verdict = self._guard.settle(held, verdict)
+        return logs, (first, after, rate), verdict, self._packed(whole)
 
     @tf.autograph.experimental.do_not_convert
-    def _tapped(self, data: Any) -> tuple[Any, list[Any]]:
+    def _tapped(self, data: Any) -> tuple[Any, list[Any], Any]:
         """The model's own `train_step` with taps on; patches live only while this is traced."""
         optimizer = self.model.optimizer
         outputs, gradients = OutputTaps(), GradientTaps()
         with contextlib.ExitStack() as stack:
+            watch = None if self._guard is None else stack.enter_context(self._guard.watching())
             if self.capture & {"outputs", "output_gradients"}:
                 outputs = stack.enter_context(tapped_outputs(self._points))
             if "gradients" in self.capture:
@@ -255,16 +264,17 @@ class InstrumentedStep:
             losses = stack.enter_context(tapped_loss(self.model))
             scale = stack.enter_context(tapped_scale(optimizer))
             logs = self.model.train_step(data)
+        verdict = None if watch is None else watch.here.packed()
         self._collected = Collected()
         try:
             if outputs.failure is not None:
                 raise outputs.failure
             self._collect(outputs, losses, gradients, scale.factor)
-            return logs, [_to_bits(tensor) for tensor in self._collected.tensors.values()]
+            return logs, [_to_bits(tensor) for tensor in self._collected.tensors.values()], verdict
         except Exception as error:
             # Not raised here: the trace must be completed, see `OutputTaps.record`.
             self.failure, self._collected = error, Collected()
-            return logs, []
+            return logs, [], verdict
 
     def _collect(self, outputs: OutputTaps, losses: LossTaps, gradients: GradientTaps, scale: Any) -> None:
         if "outputs" in self.capture:
@@ -342,18 +352,6 @@ def _covering(new: Any, known: Any) -> Any:
     return new if any(spec is None for spec in tf.nest.flatten(both)) else both
 
 
-def _build(model: Any, element_spec: Any) -> None:
-    """Makes the variables of a model that Keras would build at its first batch.
-
-    A symbolic call, as Keras itself builds models: nothing is computed, and the initial values are drawn in
-    the order in which the first batch would have drawn them.
-    """
-    if all(layer.built for layer in model._flatten_layers()):
-        return
-    x, _, _ = keras.utils.unpack_x_y_sample_weight(element_spec)
-    model(tf.nest.map_structure(lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), x))
-
-
 def _stateful_random_ops(function: Any) -> set[str]:
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
@@ -374,17 +372,6 @@ _STATEFUL_RANDOM = {
 }
 
 
-def step_counter(optimizer: Any) -> Any:
-    """The variable in which an optimizer counts training steps.
-
-    Under gradient accumulation these are the micro-steps (`optimizer.iterations` then counts the updates);
-    under loss scaling a skipped step is not counted.
-    """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    # Keras 3.0 has no accumulation and one public counter.
-    return inner._iterations if hasattr(inner, "_iterations") else inner.iterations
-
-
 def _learning_rate(optimizer: Any) -> Any:
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return tf.identity(tf.cast(getattr(inner, "learning_rate", np.nan), tf.float32))
@@ -396,31 +383,6 @@ def _on_batch(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return step(data_of(batch))
 
     return step_on_batch
-
-
-def next_batch(iterator: Any) -> Any:
-    """The next batch as an optional, which keeps the unknown sizes of the iterator's spec.
-
-    Asked for outside the graph: inside, a missing batch does not keep what never reads it, such as the
-    step counter, from running.
-
-    Args:
-        iterator: the `tf.data` iterator Keras hands to a train function.
-
-    Raises:
-        tf.errors.OutOfRangeError: if the data is exhausted.
-    """
-    batch = iterator.get_next_as_optional()
-    if not batch.has_value():
-        raise tf.errors.OutOfRangeError(None, None, "end of the data")
-    return batch
-
-
-def data_of(batch: Any) -> Any:
-    """The data of a batch, with None for absent entries (no targets, no weights), which come as optionals."""
-    return tf.nest.map_structure(
-        lambda item: None if isinstance(item, tf.experimental.Optional) else item, batch.get_value()
-    )
 
 
 def _to_bits(tensor: Any) -> Any:

@@ -29,12 +29,21 @@ def state_variables(model: Any) -> list[Any]:
     for layer in model._flatten_layers():
         for value in vars(layer).values():
             known.extend(_variables_in(value))
-    return list({id(variable): variable for variable in known}.values())
+    return by_replica(known)
 
 
 def metric_variables(model: Any) -> list[Any]:
     """The TensorFlow variables of all metrics a model has by now, of its losses too."""
-    return [variable.value for variable in model.metrics_variables]
+    return by_replica(variable.value for variable in model.metrics_variables)
+
+
+def by_replica(variables: Iterable[Any]) -> list[Any]:
+    """TensorFlow variables, each once, and each replica's own where they are distributed.
+
+    Read as a whole, a distributed variable gives a mean or a sum over its replicas.
+    """
+    parts = [part for variable in variables for part in getattr(variable, "values", (variable,))]
+    return list({id(part): part for part in parts}.values())
 
 
 def _variables_in(value: Any) -> Iterator[Any]:

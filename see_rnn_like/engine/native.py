@@ -1,0 +1,87 @@
+"""What Keras's own train function does around a step: building the model, compiling, taking a batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def build(model: Any, element_spec: Any) -> None:
+    """Makes the variables of a model that Keras would build at its first batch.
+
+    A symbolic call, as Keras itself builds models: nothing is computed, and the initial values are drawn in
+    the order in which the first batch would have drawn them.
+
+    Args:
+        model: a Keras 3 model.
+        element_spec: specs of a batch, as a `tf.data` iterator has them.
+    """
+    if all(layer.built for layer in model._flatten_layers()):
+        return
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(element_spec)
+    model(tf.nest.map_structure(lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), x))
+
+
+def compiled(
+    model: Any,
+    step: Callable[[Any], Any],
+    within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Callable[[Any], Any]:
+    """Wraps a step as Keras's own train function does, so that XLA compiles the same step.
+
+    Args:
+        model: the compiled model.
+        step: takes the data of a batch, on each replica.
+        within: the context in which it is traced, once for all replicas.
+    """
+    run = model.distribute_strategy.run
+
+    @tf.autograph.experimental.do_not_convert
+    def one_step_on_data(data: Any) -> Any:
+        with within():
+            return run(step, args=(data,))
+
+    if model.run_eagerly:
+        return one_step_on_data
+    return tf.function(one_step_on_data, reduce_retracing=True, jit_compile=model.jit_compile)
+
+
+def next_batch(iterator: Any) -> Any:
+    """The next batch as an optional, which keeps the unknown sizes of the iterator's spec.
+
+    Asked for outside the graph: inside, a missing batch does not keep what never reads it, such as the
+    step counter, from running.
+
+    Args:
+        iterator: the `tf.data` iterator Keras hands to a train function.
+
+    Raises:
+        tf.errors.OutOfRangeError: if the data is exhausted.
+    """
+    batch = iterator.get_next_as_optional()
+    if not batch.has_value():
+        raise tf.errors.OutOfRangeError(None, None, "end of the data")
+    return batch
+
+
+def data_of(batch: Any) -> Any:
+    """The data of a batch, with None for absent entries (no targets, no weights), which come as optionals."""
+    return tf.nest.map_structure(
+        lambda item: None if isinstance(item, tf.experimental.Optional) else item, batch.get_value()
+    )
+
+
+def step_counter(optimizer: Any) -> Any:
+    """The variable in which an optimizer counts training steps.
+
+    Under gradient accumulation these are the micro-steps (`optimizer.iterations` then counts the updates);
+    under loss scaling a skipped step is not counted.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # Keras 3.0 has no accumulation and one public counter.
+    return inner._iterations if hasattr(inner, "_iterations") else inner.iterations
