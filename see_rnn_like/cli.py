@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from see_rnn_like.bundle import Bundle
 
 REPRODUCED, NOT_REPRODUCED, FAILED = 0, 1, 2
+INTERRUPTED = 130  # as shells have it
 
 #: Columns; wider lines are hard to read.
 _MAX_WIDTH = 100
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SeeRNNError as error:
         print(f"see-rnn-like: {_printable(str(error))}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -219,7 +222,7 @@ def _imported(file: Path) -> ModuleType:
     sys.path.insert(0, str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ArgumentError(f"'{file}' cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(file.resolve().parent))

@@ -15,7 +15,7 @@ from see_rnn_like.bundle.settings import set_to
 from see_rnn_like.bundle.state import put_in, variables_of
 from see_rnn_like.engine import witness
 from see_rnn_like.engine.untouched import untouched_variables
-from see_rnn_like.errors import StoreError
+from see_rnn_like.errors import SeeRNNError, StoreError
 from see_rnn_like.extract import culprits
 from see_rnn_like.extract.nonfinite import autopsy_of
 from see_rnn_like.findings import Autopsy
@@ -55,12 +55,9 @@ def replay(
         if model is None:
             model = rebuilt(bundle, custom_objects)
         require_keras_model(model)
-        batch = _as_tensors(bundle.batch)
         with untouched_variables(variables_of(model)):
             put_in(model, bundle.state)
-            if culprits.first_of(witness.replay(model, batch)) is None:
-                return None
-            return autopsy_of(model, batch, step=bundle.autopsy.where.step, trail=_trail(bundle.autopsy))
+            return _found(model, bundle)
 
 
 def rebuilt(bundle: Bundle, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -76,6 +73,21 @@ def rebuilt(bundle: Bundle, custom_objects: Mapping[str, Any] | None = None) -> 
             "the model as it was and hand it in: replay(directory, model=model)"
         )
     return build(bundle.config, custom_objects)
+
+
+def _found(model: Any, bundle: Bundle) -> Autopsy | None:
+    batch = _as_tensors(bundle.batch)
+    try:
+        if culprits.first_of(witness.replay(model, batch)) is None:
+            return None
+        return autopsy_of(model, batch, step=bundle.autopsy.where.step, trail=_trail(bundle.autopsy))
+    except SeeRNNError:
+        raise
+    except Exception as error:  # whatever the model's own code raises on data that is not its own
+        raise StoreError(
+            f"the step of '{bundle.directory}' cannot be run again: {type(error).__name__}: "
+            f"{' '.join(str(error).split()):.300}"
+        ) from error
 
 
 def _trail(autopsy: Autopsy) -> xr.DataArray | None:
