@@ -31,7 +31,7 @@ def data_of(case):
     return model, (batch.x, batch.y, batch.sample_weight)
 
 
-# -- against NumPy ---------------------------------------------------------------------------------------
+# -- against NumPy -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("growth", [2.0, 7.5, 1e3])
@@ -73,7 +73,7 @@ def test_the_largest_gradient_per_timestep_is_that_of_a_numpy_loop():
     assert found.evidence["growth_per_timestep"] == pytest.approx(1e10, rel=1e-5)
 
 
-# -- the very step -----------------------------------------------------------------------------------------
+# -- the very step -----------------------------------------------------------------------------
 
 
 def dropping(seed, kind):
@@ -131,7 +131,7 @@ def _inverse(t):
     return 1 / t
 
 
-# -- what a person reads -----------------------------------------------------------------------------------
+# -- what a person reads -----------------------------------------------------------------------
 
 
 def test_the_sentence_of_an_exploding_recurrence():
@@ -147,9 +147,7 @@ def test_the_sentence_of_an_exploding_recurrence():
         "pre-activation was 4.0e37 one timestep before, growing ×10 per timestep; activation is relu; the "
         "largest value of rnn/forward/output:value was 3.1, 88, 4.0e4 at the three steps before"
     )
-    assert found.where == Where(
-        12, **{k: v for k, v in vars(by_name("exploding_relu").where).items() if k != "step"}
-    )
+    assert found.where == dataclasses.replace(by_name("exploding_relu").where, step=12)
     assert found.trail is trail
     assert (found.severity, found.confidence, found.see) == ("error", 1.0, "plot_autopsy")
     assert "tanh" in found.advice
@@ -200,7 +198,7 @@ def test_advice_fits_the_cause(case, words):
     assert words in find_nonfinite(*by_name(case).make()).advice
 
 
-# -- a step that is finite when run again ---------------------------------------------------------------------
+# -- a step that is finite when run again ------------------------------------------------------
 
 
 def healthy():
@@ -226,7 +224,7 @@ def test_without_a_trail_nothing_is_named():
     assert found.confidence < 0.5
 
 
-# -- refusals, and leaving everything as it was ----------------------------------------------------------------
+# -- refusals, and leaving everything as it was ------------------------------------------------
 
 
 def test_a_model_that_is_not_compiled_is_refused():
@@ -326,3 +324,33 @@ def test_a_dataset_gives_its_first_batch():
     data = tf.data.Dataset.from_tensor_slices((x, np.ones((4, 1), "float32"))).batch(2)
     assert find_nonfinite(model, data) is None
     assert find_nonfinite(model, data.skip(1)).where.samples == (1,)
+
+
+def test_the_rows_of_an_image_are_no_timesteps():
+    x = np.zeros((2, 8, 8, 1), "float32")
+    x[1, 2, 3] = np.nan
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    found = find_nonfinite(model, x, np.zeros((2, 1)))
+    assert found.where == Where(phase="data", role="x", units=(0,), samples=(1,))
+
+
+def test_a_bad_state_that_a_stateful_layer_kept_is_named():
+    rnn = layers.LSTM(2, stateful=True, name="rnn")
+    model = keras.Sequential([keras.Input(batch_shape=(2, 3, 1)), rnn])
+    model.compile("sgd", "mse")
+    rnn.states[1].assign([[0, np.nan], [0, 0]])
+    found = find_nonfinite(model, np.ones((2, 3, 1)), np.ones((2, 2)))
+    assert found.where == Where(phase="weights", layer="rnn", direction="forward", role="c", units=(1,))
+    assert "cell state c, unit 1: the state kept from the batch before" in found.message
+    assert "reset_state" in found.advice
+
+
+def test_infinite_logits_of_a_finite_probability_are_named():
+    head = layers.Dense(1, activation="sigmoid", name="head")
+    model = keras.Sequential([keras.Input((2,)), head])
+    model.compile("sgd", "binary_crossentropy")
+    head.kernel.assign([[3e38], [3e38]])
+    x = np.array([[0, 0], [1, 1]], "float32")
+    found = find_nonfinite(model, x, np.zeros((2, 1)))
+    assert found.where == Where(phase="forward", layer="head", role="logits", units=(0,), samples=(1,))

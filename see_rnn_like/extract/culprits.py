@@ -24,10 +24,12 @@ class BadData:
     Attributes:
         role: ``x``, ``y`` or ``sample_weight``, with the place within a dict or list behind.
         values: the tensor.
+        axes: its axes, ``sample``, ``time`` and ``unit`` where it has them.
     """
 
     role: str
     values: np.ndarray
+    axes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +108,22 @@ def bad_data(model: Any, data: Any, first: Sighting, replica: int | None) -> Bad
         repaired = _repaired(data, {id(tensor) for _, tensor in cleaned})
         if not _same_place(first, first_of(replay(model, repaired, replica))):
             role, tensor = cleaned[0]
-            return BadData(role, array_of(tensor))
+            values = array_of(tensor)
+            return BadData(role, values, _axes(values.ndim, _over_time(model)))
     return None
+
+
+def _axes(rank: int, over_time: bool) -> tuple[str, ...]:
+    axes = ["sample", *(f"axis_{i}" for i in range(1, rank - 1)), "unit"][:rank]
+    if rank == 3 or (rank > 3 and over_time):
+        axes[1] = "time"
+    return tuple(axes)
+
+
+def _over_time(model: Any) -> bool:
+    """Whether data of more than three axes are sequences, of images say, and not single images."""
+    layers = [site.layer for site in sites(model)]
+    return any(recurrent_parts(layer) or isinstance(layer, keras.layers.TimeDistributed) for layer in layers)
 
 
 def _leaves(data: Any) -> Iterator[tuple[str, Any]]:

@@ -91,7 +91,7 @@ def _counts(values: np.ndarray) -> dict[str, Any]:
 
 
 def _data_case(suspect: BadData) -> _Case:
-    axes = _data_axes(suspect.values)
+    axes = suspect.axes
     timestep, units, samples = located(suspect.values, axes)
     where = Where(None, "data", None, None, suspect.role, None, timestep, units, samples)
     evidence = _counts(suspect.values)
@@ -105,13 +105,6 @@ def _data_case(suspect: BadData) -> _Case:
     return _Case(where, suspect.values, evidence, sentence, _ADVICE["data"])
 
 
-def _data_axes(values: np.ndarray) -> tuple[str, ...]:
-    axes = ["sample", *(f"axis_{i}" for i in range(1, values.ndim - 1)), "unit"][: values.ndim]
-    if values.ndim > 2:
-        axes[1] = "time"
-    return tuple(axes)
-
-
 # -- weights -----------------------------------------------------------------------------------------
 
 
@@ -119,12 +112,14 @@ def _weight_case(suspect: BadWeight, first: Sighting) -> _Case:
     slot = suspect.slot
     gate, units = _weight_place(slot, suspect.values)
     where = Where(None, "weights", slot.layer, slot.direction, slot.role, gate, None, units, None)
-    named = [_layer(slot.layer, slot.direction), slot.role]
+    kept = slot.role in _STATES
+    named = [_layer(slot.layer, slot.direction), _STATES.get(slot.role, slot.role)]
     named += [] if gate is None else [f"{gate} gate"]
     parts = ", ".join([*named, *_listed("unit", units)])
     evidence = _counts(suspect.values)
-    shows = "; ".join([f"{parts}: the weight already was not finite", f"it first shows in {_place(first)}"])
-    return _Case(where, suspect.values, evidence, shows, _ADVICE["weights"])
+    what = "the state kept from the batch before" if kept else "the weight"
+    shows = f"{parts}: {what} already was not finite; it first shows in {_place(first)}"
+    return _Case(where, suspect.values, evidence, shows, _ADVICE["kept" if kept else "weights"])
 
 
 def _weight_place(slot: WeightSlot, values: np.ndarray) -> tuple[str | None, tuple[int, ...] | None]:
@@ -354,9 +349,11 @@ def _trail_keys(where: Where) -> list[str]:
 _ADVICE = {
     "data": "clean or drop these values before training (np.isfinite tells where they are): mask them, "
     "impute them, or leave the samples out",
-    "weights": "the weight was ruined before this step: load the last good checkpoint, then find the step "
-    "that ruined it with a NaNGuard from the start; against a repeat, clip gradients (clipnorm=1.0) or lower the "
+    "weights": "the weight was ruined before this step: load the last good checkpoint, find the step that "
+    "ruined it with a NaNGuard from the start; against a repeat, clip gradients (clipnorm=1.0) or lower the "
     "learning rate",
+    "kept": "the state was ruined by an earlier batch: call reset_state() of the layer, find_nonfinite on "
+    "the batches before",
     "half": "float16 ends at 65504: compute this layer in float32 (dtype='float32') or use mixed_bfloat16",
     "unbounded": "the activation is not bounded, so the recurrence can grow without limit: use tanh, or clip "
     "gradients (clipnorm=1.0), lower the learning rate and keep the recurrent kernel near orthogonal",
