@@ -131,7 +131,16 @@ def _decode_array(content: Any) -> np.ndarray:
         raise ValueError(f"{dtype!r:.40} of shape {shape!r:.40} is not an array")
     if math.prod(shape) != len(values):
         raise ValueError(f"{len(values)} values do not fill the shape {shape}")
-    return np.array(decode(values), "<U" if dtype == "str" else dtype).reshape(shape)
+    items = decode(values)
+    if dtype not in ("object", "str") and np.dtype(dtype).kind in "iu":
+        _require_range(items, np.iinfo(dtype))
+    return np.array(items, "<U" if dtype == "str" else dtype).reshape(shape)
+
+
+def _require_range(items: list[Any], limits: np.iinfo) -> None:
+    # Older versions of NumPy wrap what is too large.
+    if not all(type(item) is int and limits.min <= item <= limits.max for item in items):
+        raise ValueError(f"not all values are whole numbers of type {limits.dtype}")
 
 
 def _decode_labelled(content: Any) -> xr.DataArray:
