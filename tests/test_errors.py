@@ -18,6 +18,7 @@ BUILT_IN = {
     "DamagedStoreError": RuntimeError,
     "CaptureError": RuntimeError,
     "NonFiniteError": RuntimeError,
+    "UntrustedModelError": ValueError,
 }
 
 OURS = {

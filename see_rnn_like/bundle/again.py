@@ -6,18 +6,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-import numpy as np
 import xarray as xr
 
 from see_rnn_like.bundle.contents import Bundle, read
 from see_rnn_like.bundle.settings import set_to
 from see_rnn_like.bundle.state import put_in, variables_of
-from see_rnn_like.engine import witness
 from see_rnn_like.engine.untouched import untouched_variables
 from see_rnn_like.errors import SeeRNNError, StoreError
-from see_rnn_like.extract import culprits
-from see_rnn_like.extract.nonfinite import autopsy_of
+from see_rnn_like.extract.nonfinite import examine
 from see_rnn_like.findings import Autopsy
 from see_rnn_like.models.layout import require_keras_model
 from see_rnn_like.models.trusted import build
@@ -76,11 +72,8 @@ def rebuilt(bundle: Bundle, custom_objects: Mapping[str, Any] | None = None) -> 
 
 
 def _found(model: Any, bundle: Bundle) -> Autopsy | None:
-    batch = _as_tensors(bundle.batch)
     try:
-        if culprits.first_of(witness.replay(model, batch)) is None:
-            return None
-        return autopsy_of(model, batch, step=bundle.autopsy.where.step, trail=_trail(bundle.autopsy))
+        return examine(model, bundle.batch, step=bundle.autopsy.where.step, trail=_trail(bundle.autopsy))
     except SeeRNNError:
         raise
     except Exception as error:  # whatever the model's own code raises on data that is not its own
@@ -92,13 +85,3 @@ def _found(model: Any, bundle: Bundle) -> Autopsy | None:
 
 def _trail(autopsy: Autopsy) -> xr.DataArray | None:
     return autopsy.trail if autopsy.trail.size else None
-
-
-def _as_tensors(batch: Any) -> Any:
-    if isinstance(batch, np.ndarray):
-        return keras.ops.convert_to_tensor(batch)
-    if isinstance(batch, dict):
-        return {name: _as_tensors(item) for name, item in batch.items()}
-    if isinstance(batch, tuple | list):
-        return type(batch)(_as_tensors(item) for item in batch)
-    return batch

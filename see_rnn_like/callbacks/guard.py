@@ -30,6 +30,7 @@ from see_rnn_like.errors import (
     one_of,
 )
 from see_rnn_like.extract.nonfinite import autopsy_of
+from see_rnn_like.extract.verdict import not_reproduced
 from see_rnn_like.findings import Autopsy
 from see_rnn_like.models.layout import require_keras_model
 
@@ -120,8 +121,19 @@ class NaNGuard(keras.callbacks.Callback):
         self._native: Any = None
         self._good = GoodStates(keep)
         self._trail: deque[dict[str, float]] = deque(maxlen=last)
+        self._logs: Any = None
         self._burst = 0
         self._since_kept = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NaNGuard:
+        """A guard with the same settings that has seen nothing yet (tuners copy callbacks)."""
+        settings = (self.action, self.bundle, self.last, self.max_skips)
+        return type(self)(
+            *settings,
+            keep_every=self.keep_every,
+            keep=self.keep,
+            learning_rate_factor=self.learning_rate_factor,
+        )
 
     # -- Keras's hooks --------------------------------------------------------------------------
 
@@ -141,6 +153,7 @@ class NaNGuard(keras.callbacks.Callback):
             self._step = GuardedStep(self.model)
         self._good = GoodStates(self.keep)
         self._trail.clear()
+        self._logs = None
         self._burst = self._since_kept = 0
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -165,13 +178,21 @@ class NaNGuard(keras.callbacks.Callback):
     def _judge(self, batch: Any, logs: Any, verdict: Verdict) -> tuple[Any, bool]:
         """What becomes of a step: the logs to go on with, and whether to go on."""
         if not verdict.alarm:
+            self._logs = logs
             self._note_good(verdict)
             return logs, True
         self.skipped += 1
         self._burst += 1
         if self._burst == 1:
             self._examine(batch, verdict)
-        return self.model.get_metrics_result(), self._go_on()
+        return self._logs_without(logs), self._go_on()
+
+    def _logs_without(self, logs: Any) -> Any:
+        """The logs as they were before a step that has been undone."""
+        metrics = self.model.get_metrics_result()
+        # A `train_step` of one's own may report what no metric knows.
+        reported = isinstance(logs, dict) and logs.keys() == metrics.keys()
+        return metrics if reported or self._logs is None else self._logs
 
     def _note_good(self, verdict: Verdict) -> None:
         if not _was_taken(verdict):
@@ -233,11 +254,14 @@ class NaNGuard(keras.callbacks.Callback):
         data = self._step.data_of(batch, verdict.replica)
         trail = _trail([*self._trail, verdict.peaks], step)
         several = self.model.distribute_strategy.num_replicas_in_sync > 1
-        found = autopsy_of(
-            self.model, data, step=step, trail=trail, replica=verdict.replica if several else None
-        )
-        message = f"{found.message} Weights are intact (step {step - 1})."
-        found = dataclasses.replace(found, message=message)
+        replica = verdict.replica if several else None
+        try:
+            found = autopsy_of(self.model, data, step=step, trail=trail, replica=replica)
+        except Exception as error:
+            # A batch that cannot be run again must not end a training that the guard has just saved.
+            _log.error("the step could not be looked into: %s", error, exc_info=error)
+            found = not_reproduced(step, trail, replica)
+        found = dataclasses.replace(found, message=f"{found.message}. {_what_is_left(found, step)}.")
         self.autopsy = self._bundled(found, data, step)
 
     def _bundled(self, found: Autopsy, data: Any, step: int) -> Autopsy:
@@ -248,7 +272,7 @@ class NaNGuard(keras.callbacks.Callback):
         except SeeRNNError as error:
             _log.error("no bundle was written: %s", error)
             return found
-        return dataclasses.replace(found, message=f"{found.message} Bundle: {path}.", bundle=str(path))
+        return dataclasses.replace(found, message=f"{found.message} Bundle: {path}/.", bundle=str(path))
 
     # -- facts ----------------------------------------------------------------------------------
 
@@ -266,6 +290,12 @@ class NaNGuard(keras.callbacks.Callback):
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         known = isinstance(error, SeeRNNError)
         _log.error("NaNGuard is off, training goes on: %s", reason, exc_info=None if known else error)
+
+
+def _what_is_left(found: Autopsy, step: int) -> str:
+    if found.where.phase == "weights":
+        return "This step has changed nothing, but the weights were bad before it"
+    return f"Weights are intact ({f'step {step - 1}' if step else 'as they started'})"
 
 
 def _was_taken(verdict: Verdict) -> bool:
@@ -287,7 +317,8 @@ def _trail(peaks: list[dict[str, float]], step: int) -> xr.DataArray:
 
 
 def _require_settable_rate(model: Any) -> None:
-    rate = getattr(model.optimizer, "_learning_rate", None)
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    rate = getattr(optimizer, "_learning_rate", None)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         raise ArgumentError(
             "learning_rate_factor lowers a fixed learning rate; this optimizer follows "

@@ -359,7 +359,8 @@ def _see_compiled(compiled: Any, record: Record, given: dict[str, Any]) -> None:
     if not compiled.built:
         # A `compute_loss` of one's own need not use it.
         return
-    terms = compiled._flat_losses
+    # Keras 3.0 does not tell the terms of a compiled loss apart.
+    terms = getattr(compiled, "_flat_losses", ())
     values: list[tuple[Any, Any]] = []
     with contextlib.ExitStack() as stack:
         for loss in {id(term.loss): term.loss for term in terms}.values():

@@ -98,10 +98,15 @@ def _upstream(record: Record, calls: Sequence[Call]) -> list[Call]:
     return found
 
 
+def suspect(model: Any, data: Any, first: Sighting, replica: int | None) -> Suspect | None:
+    """The data, or else the weight, without whose bad values the step would not have gone wrong there."""
+    return _bad_data(model, data, first, replica) or _bad_weight(model, data, first, replica)
+
+
 # -- data ------------------------------------------------------------------------------------------
 
 
-def bad_data(model: Any, data: Any, first: Sighting, replica: int | None) -> BadData | None:
+def _bad_data(model: Any, data: Any, first: Sighting, replica: int | None) -> BadData | None:
     """The tensor of the batch without whose bad values the step would not have gone wrong there."""
     leaves = [leaf for leaf in _leaves(data) if is_seen(leaf[1]) and not np.isfinite(array_of(leaf[1])).all()]
     for cleaned in [*([leaf] for leaf in leaves), leaves] if leaves else []:
@@ -169,7 +174,7 @@ def _place(sighting: Sighting) -> tuple[Any, ...]:
 # -- weights -----------------------------------------------------------------------------------------
 
 
-def bad_weight(model: Any, data: Any, first: Sighting, replica: int | None) -> BadWeight | None:
+def _bad_weight(model: Any, data: Any, first: Sighting, replica: int | None) -> BadWeight | None:
     """The weight without whose bad values the step would not have gone wrong there."""
     slots = [slot for slot in _slots(model) if not np.isfinite(array_of(slot.variable.value)).all()]
     by_layer: dict[str, list[WeightSlot]] = {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+import tensorflow as tf
 import xarray as xr
 
 from see_rnn_like.engine.programs import optimizer_of
-from see_rnn_like.engine.sightings import Record
 from see_rnn_like.engine.witness import replay
 from see_rnn_like.errors import ArgumentError
 from see_rnn_like.extract import culprits, verdict
@@ -56,10 +57,33 @@ def find_nonfinite(model: Any, x: Any, y: Any = None, sample_weight: Any = None)
     _require_compiled(model)
     batch = read_batch(x, y, sample_weight)
     require_fitting(model, batch.x)
-    data = (batch.x, batch.y, batch.sample_weight)
-    record = replay(model, data)
+    return examine(model, keras.utils.pack_x_y_sample_weight(batch.x, batch.y, batch.sample_weight))
+
+
+def examine(
+    model: Any,
+    data: Any,
+    *,
+    step: int | None = None,
+    trail: xr.DataArray | None = None,
+    replica: int | None = None,
+) -> Autopsy | None:
+    """Runs a train step again and says why it is not finite; None if it is.
+
+    Args:
+        model: a built and compiled Keras 3 model in the state before the step.
+        data: the batch, as `model.train_step` takes it.
+        step: number of the step.
+        trail: largest absolute values at the last steps, as in `Autopsy.trail`, the last row the step itself.
+        replica: the replica that the batch belongs to, under a distribution strategy.
+    """
+    data = tf.nest.map_structure(_as_tensor, data)
+    record = replay(model, data, replica)
     first = culprits.first_of(record)
-    return None if first is None else _autopsy(model, data, record, first, None, None, None)
+    if first is None:
+        return None
+    suspect = culprits.suspect(model, data, first, replica)
+    return verdict.autopsy(record, first, suspect, step, trail, replica)
 
 
 def autopsy_of(
@@ -70,40 +94,18 @@ def autopsy_of(
     trail: xr.DataArray | None = None,
     replica: int | None = None,
 ) -> Autopsy:
-    """Says why a train step was not finite, from the batch it had and the state before it.
-
-    Args:
-        model: a built and compiled Keras 3 model in the state before the step.
-        data: the batch, as `model.train_step` takes it.
-        step: number of the step.
-        trail: largest absolute values at the last steps, as in `Autopsy.trail`, the last row the step itself.
-        replica: the replica that the batch belongs to, under a distribution strategy.
+    """As `examine`, of a step that is known to have been not finite.
 
     Returns:
         The autopsy. If the step is finite when run again, it says so, and names the first tensor of the
         trail's last row.
     """
-    require_keras_model(model)
-    record = replay(model, data, replica)
-    first = culprits.first_of(record)
-    if first is None:
-        return verdict.not_reproduced(step, trail, replica)
-    return _autopsy(model, data, record, first, step, trail, replica)
+    found = examine(model, data, step=step, trail=trail, replica=replica)
+    return verdict.not_reproduced(step, trail, replica) if found is None else found
 
 
-def _autopsy(
-    model: Any,
-    data: Any,
-    record: Record,
-    first: Any,
-    step: int | None,
-    trail: xr.DataArray | None,
-    replica: int | None,
-) -> Autopsy:
-    suspect = culprits.bad_data(model, data, first, replica) or culprits.bad_weight(
-        model, data, first, replica
-    )
-    return verdict.autopsy(record, first, suspect, step, trail, replica)
+def _as_tensor(leaf: Any) -> Any:
+    return None if leaf is None else tf.convert_to_tensor(leaf)
 
 
 def _require_compiled(model: Any) -> None:
