@@ -89,7 +89,7 @@ def test_loss_scaling_and_its_overflows_are_left_to_the_optimizer():
         model.compile(scaled, "mse")
         return model
 
-    plain, _ = assert_untouched(build)
+    plain, _ = assert_untouched(build, batch_size=4)
     # Otherwise nothing overflowed, and nothing was left to anybody.
     assert float(plain.optimizer.dynamic_scale) < 2.0**24
-    assert int(plain.optimizer.inner_optimizer.iterations) < 6
+    assert int(plain.optimizer.inner_optimizer.iterations) < 20
