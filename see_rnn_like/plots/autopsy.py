@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -30,6 +31,8 @@ PALE = "#c4c4c4"
 _PANEL, _AROUND, _BESIDE, _LINE, _CHARACTER = (4.6, 2.6), 1.2, 1.8, 0.16, 0.06
 #: Lines of the message that are written at most.
 _MOST_LINES = 8
+#: Numbers beyond these are drawn as these: ticks are set past the ends of an axis, and float64 ends at 1e308.
+_DRAWN = (1e-100, 1e150)
 _STATES = {"h": "state h", "c": "cell state c"}
 
 
@@ -125,6 +128,15 @@ def _require_dims(name: str, array: xr.DataArray, dims: tuple[str, ...]) -> None
 # -- the steps before ------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A line with a label beside it."""
+
+    label: str
+    curve: Curve
+    hue: str
+
+
 def _draw_trail(ax: Axes, trail: xr.DataArray, where: Where, room: Room) -> None:
     """One line per tensor."""
     steps = trail["step"].values
@@ -132,31 +144,29 @@ def _draw_trail(ax: Axes, trail: xr.DataArray, where: Where, room: Room) -> None
     curves = [_curve(str(key), steps, values) for key, values in zip(keys, trail.values.T, strict=True)]
     _prepare(ax, steps, "step")
     named = _named(keys, curves, where)
-    for curve in curves:
-        if all(curve is not other for _, other, _ in named):
-            draw_line(ax, curve, PALE).set(linewidth=0.8, zorder=1.5)
-    for _, curve, hue in named:
-        draw_line(ax, curve, hue).set(linewidth=1.8, zorder=3)
-        mark_zeros(ax, curve, hue)
+    shown = {each.curve.name for each in named}
+    pale = [curve for curve in curves if curve.name not in shown]
+    for curve in pale:
+        draw_line(ax, curve, PALE).set(linewidth=0.8, markersize=1.2, zorder=1.5)
+    for each in named:
+        draw_line(ax, each.curve, each.hue).set(linewidth=1.8, zorder=3)
+        mark_zeros(ax, each.curve, each.hue)
     _finish(ax, curves)
     _mark_place(ax, steps[-1], f"step {steps[-1]}")
     _label_ends(ax, named, _LINE / room[1])
-    _set_title(ax, "largest |value| at each step" + _count_pale(len(curves) - len(named)), room)
+    _set_title(ax, "largest |value| at each step" + _count_pale(len(pale)), room)
 
 
-def _named(keys: Sequence[TensorKey], curves: Sequence[Curve], where: Where) -> list[tuple[str, Curve, str]]:
-    """Label, curve and colour of what is to be seen first: the loss, and the layer to blame."""
-    losses = [(_label(k), c) for k, c in zip(keys, curves, strict=True) if _is_loss(k)]
-    guilty = [(_label(k), c) for k, c in zip(keys, curves, strict=True) if _is_of(k, where)]
-    gradients = [curve for key, curve in zip(keys, curves, strict=True) if key.kind == "gradient"]
+def _named(keys: Sequence[TensorKey], curves: Sequence[Curve], where: Where) -> list[Named]:
+    """What is to be seen first: the loss, and the layer to blame."""
+    pairs = list(zip(keys, curves, strict=True))
+    losses = [Named(key.role, curve, mpl.rcParams["text.color"]) for key, curve in pairs if _is_loss(key)]
+    guilty = [(_label(key, where), curve) for key, curve in pairs if _is_of(key, where)]
+    gradients = [curve for key, curve in pairs if key.kind == "gradient"]
     if not guilty and gradients:
         largest = np.max([curve.values for curve in gradients], axis=0)
         guilty = [("largest gradient", _curve("largest gradient", gradients[0].steps, largest))]
-    loss_hues = [mpl.rcParams["text.color"]] * len(losses[:1])
-    return [
-        (label, curve, hue)
-        for (label, curve), hue in zip([*losses[:1], *guilty], [*loss_hues, *HUES], strict=False)
-    ]
+    return losses[:1] + [Named(*pair, hue) for pair, hue in zip(guilty, HUES, strict=False)]
 
 
 def _is_loss(key: TensorKey) -> bool:
@@ -170,30 +180,25 @@ def _is_of(key: TensorKey, where: Where) -> bool:
     return where.direction is None or key.direction in (None, where.direction)
 
 
-def _label(key: TensorKey) -> str:
-    if key.kind == "value":
-        return key.role
-    return f"{key.role} {key.kind}"
+def _label(key: TensorKey, where: Where) -> str:
+    """What a tensor is within the layer to blame: ``kernel gradient``, ``cell_1/backward/output``."""
+    inside = key.layer[len(where.layer or "") + 1 :]
+    direction = key.direction if where.direction is None else None
+    path = "/".join(filter(None, [inside, direction, key.role]))
+    return path if key.kind == "value" else f"{path} {key.kind}"
 
 
 def _count_pale(number: int) -> str:
     return f"; pale: {number:,} other tensor{'s' * (number != 1)}" if number else ""
 
 
-def _label_ends(ax: Axes, named: Sequence[tuple[str, Curve, str]], gap: float) -> None:
+def _label_ends(ax: Axes, named: Sequence[Named], gap: float) -> None:
     """Writes beside the axes, at the height at which its line ends, what a line is and how it ended."""
-    heights = [_end_height(ax, curve) for _, curve, _ in named]
-    for (label, curve, hue), end, height in zip(named, heights, spread(heights, gap), strict=True):
-        ax.plot(
-            [1.0, 1.04],
-            [end, height],
-            transform=ax.transAxes,
-            clip_on=False,
-            color=hue,
-            linewidth=1.2,
-            label=f"_{label}",
-        )
-        text = f"{literal(short_name(label))} → {_number(curve.values[-1])}"
+    heights = [_end_height(ax, each.curve) for each in named]
+    for each, end, height in zip(named, heights, spread(heights, gap), strict=True):
+        (tie,) = ax.plot([1.0, 1.04], [end, height], transform=ax.transAxes, clip_on=False)
+        tie.set(color=each.hue, linewidth=1.2, label=f"_{each.label}")
+        text = f"{literal(short_name(each.label))} → {_number(each.curve.values[-1])}"
         ax.text(1.05, height, text, transform=ax.transAxes, va="center", fontsize="small")
 
 
@@ -273,7 +278,7 @@ def _room(fig: Figure | SubFigure, rows: int, columns: int) -> Room:
 
 
 def _set_title(ax: Axes, text: str, room: Room) -> None:
-    ax.set_title(_lines(text, room[0], 1.25 * _CHARACTER), loc="left", fontsize="medium")
+    ax.set_title(_lines(text, room[0], 1.5 * _CHARACTER), loc="left", fontsize="medium")
 
 
 def _prepare(ax: Axes, places: np.ndarray, label: str) -> None:
@@ -309,13 +314,16 @@ def _mark_place(ax: Axes, place: float, text: str) -> None:
 
 def _curve(name: str, places: np.ndarray, values: np.ndarray) -> Curve:
     values = np.asarray(values, "float64")
-    return Curve(name, None, places, values, (~np.isfinite(values)).astype("int64"))
+    bad = (~np.isfinite(values)).astype("int64")
+    drawn = np.where(bad | (values <= 0), values, np.clip(values, *_DRAWN))
+    return Curve(name, None, places, drawn, bad)
 
 
 def _number(value: float) -> str:
-    if np.isnan(value):
-        return "NaN"
-    return power_text(float(f"{value:.3g}")) if np.isfinite(value) else "Inf"
+    if not np.isfinite(value):
+        return "NaN" if np.isnan(value) else "Inf"
+    beyond = dict(zip(_DRAWN, "≤≥", strict=True)).get(value, "")
+    return beyond + power_text(float(f"{value:.3g}"))
 
 
 def _headline(autopsy: Autopsy) -> str:
@@ -323,20 +331,17 @@ def _headline(autopsy: Autopsy) -> str:
     where, evidence = autopsy.where, autopsy.evidence
     kinds = [kind for name, kind in (("nan", "NaN"), ("inf", "Inf")) if evidence.get(name)]
     at = "" if where.step is None else f" at step {where.step}"
-    who = (
-        []
-        if where.layer is None
-        else [short_name(where.layer) + f" ({where.direction})" * bool(where.direction)]
-    )
+    direction = f" ({where.direction})" if where.direction else ""
+    who = "" if where.layer is None else short_name(where.layer) + direction
     timesteps = "" if autopsy.growth is None else f" of {autopsy.growth.size}"
-    when = [] if where.timestep is None else [f"first at timestep {where.timestep}{timesteps}"]
-    place = ", ".join(filter(None, [*who, _what(where), *when])) or "place unknown"
+    when = "" if where.timestep is None else f"first at timestep {where.timestep}{timesteps}"
+    place = ", ".join(filter(None, [who, _what(where), when])) or "place unknown"
     return literal(f"{kinds[0] if kinds else 'NaN or Inf'}{at}: {place}")
 
 
 def _what(where: Where) -> str:
     """The tensor within its layer, in words: ``cell gate``, ``gradient of kernel, input gate``."""
-    role, _, call = (where.role or "").partition("@")
+    role, _, call = short_name(where.role or "").partition("@")
     of_gate = where.gate is not None and role == "gates"
     word = f"{where.gate} gate" if of_gate else _STATES.get(role, role)
     if where.phase in ("weights", "data"):
@@ -352,7 +357,8 @@ def _write(fig: Any, autopsy: Autopsy) -> None:
     add_title(fig, _headline(autopsy), {"x": 0.01, "ha": "left"})
     lines = _lines(autopsy.message, _inches(fig)[0], _CHARACTER)
     written = fig.supxlabel(lines, x=0.01, ha="left", fontsize="small")
-    wide = written.get_window_extent().width / (0.97 * fig.bbox.width)
+    # Small letters are drawn up to a pixel wider each than their size says.
+    wide = written.get_window_extent().width / (0.92 * fig.bbox.width)
     if wide > 1:
         written.set_fontsize(float(written.get_fontsize()) / wide)
 
