@@ -1,7 +1,11 @@
 """What happens to a run when its process is killed, its disk is full, or two want to write it."""
 
 import contextlib
+import functools
+import itertools
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -297,6 +301,80 @@ def test_of_many_that_start_at_the_same_moment_exactly_one_gets_to_write(tmp_pat
     assert reader.steps == [winner]
     assert_whole(reader, winner)
     assert names(path) == ["run.sqlite"]
+
+
+class Interruptible(sqlite3.Connection):
+    """Calls `before` before every statement."""
+
+    before = staticmethod(lambda: None)
+
+    def execute(self, sql, parameters=()):
+        Interruptible.before()
+        return super().execute(sql, parameters)
+
+
+def claim(path):
+    """The history that writes, or why it is refused."""
+    try:
+        return SQLiteHistory.create(path)
+    except StoreError as error:
+        return str(error)
+
+
+def claims(path, monkeypatch, moment):
+    """What comes of a claim and of another before its statement number `moment`; how many were counted."""
+    statements, others = itertools.count(), []
+
+    def before():
+        if next(statements) == moment:
+            others.append(claim(path))
+
+    monkeypatch.setattr(Interruptible, "before", staticmethod(before))
+    outcomes = [claim(path), *others]
+    return outcomes, next(statements)
+
+
+def nothing_yet(path):
+    pass
+
+
+def closed_run(path):
+    SQLiteHistory.create(path).close()
+
+
+def run_of_a_killed_process(path):
+    killed_run(path, 1)
+
+
+@pytest.mark.parametrize("beforehand", [nothing_yet, closed_run, run_of_a_killed_process])
+def test_whenever_another_claims_the_file_in_the_middle_of_a_claim_exactly_one_gets_to_write(
+    tmp_path, monkeypatch, beforehand
+):
+    # Two once won: the other had come and signed just before the last signature was looked up.
+    before = tmp_path / "before"
+    before.mkdir()
+    beforehand(before / "run.sqlite")
+    monkeypatch.setattr(files, "PATIENCE", 0.02)
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Interruptible))
+    alone = shutil.copytree(before, tmp_path / "alone") / "run.sqlite"
+    [history], moments = claims(alone, monkeypatch, moment=None)
+    history.close()
+    winners = set()
+    for moment in range(moments):
+        path = shutil.copytree(before, tmp_path / str(moment)) / "run.sqlite"
+        outcomes, _ = claims(path, monkeypatch, moment)
+        refused = [isinstance(outcome, str) for outcome in outcomes]
+        assert sorted(refused) == [False, True], f"before statement {moment}: {outcomes}"
+        assert re.search("is in use: another|is held by an earlier", outcomes[refused.index(True)])
+        winner = outcomes[refused.index(False)]
+        winner.declare(INFOS)
+        winner.append(snapshot(1))
+        winner.close()
+        assert_whole(winner, 1)
+        assert names(path) == ["run.sqlite"]
+        winners.add(refused.index(False))
+    # The one who came first and the one who came in between.
+    assert winners == {0, 1}
 
 
 def other_writes_and_leaves(path):

@@ -371,8 +371,11 @@ def _become_writer(db: sqlite3.Connection, path: Path) -> None:
     themselves alone; the first to sign its name afterwards wins.
     """
     try:
-        _set_journal(db, "delete")
+        # Read before write-ahead mode is left, not after: whoever reads the name of somebody who is still
+        # writing is then in that mode and cannot leave it. Read after, the name of one who signed in
+        # between would be taken for that of the last run, and both would write.
         signed = _last_writer(db)
+        _set_journal(db, "delete")
         db.execute(f"PRAGMA page_size={PAGE_SIZE}")
         _set_journal(db, "wal")
     except sqlite3.OperationalError as error:
