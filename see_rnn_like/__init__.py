@@ -15,6 +15,12 @@ __version__ = "0.1.0"
 #: Public name → module that defines it.
 _HOME = {
     "RNNMonitor": "callbacks.monitor",
+    "NaNGuard": "callbacks.guard",
+    "find_nonfinite": "extract.nonfinite",
+    "Autopsy": "findings",
+    "Finding": "findings",
+    "Where": "findings",
+    "replay": "bundle",
     "Run": "run",
     "recover": "store",
     "TensorKey": "labels",
@@ -26,6 +32,8 @@ _HOME = {
     "CellSpec": "cells",
     "register_cell": "cells",
     "SeeRNNError": "errors",
+    "NonFiniteError": "errors",
+    "NonFiniteWarning": "errors",
     "trace": "extract.gates",
     "gate_saturation": "extract.units",
     "get_state_gradients": "extract.states",
@@ -70,18 +78,22 @@ _HOME = {
     "plot_horizon": "plots.horizon",
     "plot_spectrum": "plots.spectrum",
     "plot_units_on_text": "plots.units",
+    "plot_autopsy": "plots.autopsy",
 }
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from see_rnn_like.bundle import replay
+    from see_rnn_like.callbacks.guard import NaNGuard
     from see_rnn_like.callbacks.monitor import RNNMonitor
     from see_rnn_like.cells import CellSpec, register_cell
-    from see_rnn_like.errors import SeeRNNError
+    from see_rnn_like.errors import NonFiniteError, NonFiniteWarning, SeeRNNError
     from see_rnn_like.extract.gates import trace
     from see_rnn_like.extract.gradients import get_gradients
     from see_rnn_like.extract.layers import get_full_name, get_layer
     from see_rnn_like.extract.memory import lyapunov, memory_horizon
+    from see_rnn_like.extract.nonfinite import find_nonfinite
     from see_rnn_like.extract.outputs import get_outputs
     from see_rnn_like.extract.penalties import get_weight_penalties, weight_loss
     from see_rnn_like.extract.rnn import get_rnn_weights, rnn_summary
@@ -94,8 +106,10 @@ if TYPE_CHECKING:
         unit_correlation,
     )
     from see_rnn_like.extract.weights import get_weights, weights_norm
+    from see_rnn_like.findings import Autopsy, Finding, Where
     from see_rnn_like.labels import TensorKey
     from see_rnn_like.plots.animation import animate
+    from see_rnn_like.plots.autopsy import plot_autopsy
     from see_rnn_like.plots.development import (
         plot_activations_over_training,
         plot_gradient_flow,

@@ -59,6 +59,15 @@ def test_the_tests_above_would_see_an_import(tmp_path, module):
 
 PUBLIC = {
     "__version__",
+    "Autopsy",
+    "Finding",
+    "find_nonfinite",
+    "NaNGuard",
+    "NonFiniteError",
+    "NonFiniteWarning",
+    "plot_autopsy",
+    "replay",
+    "Where",
     "at",
     "CellSpec",
     "clipnums",
@@ -193,7 +202,9 @@ def is_offence(node: ast.AST) -> bool:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_no_module_prints_shows_evaluates_or_unpickles(path):
-    assert offences(path.read_text(encoding="utf-8")) == []
+    # The command line is there to print.
+    allowed = "print(" if path.name == "cli.py" else "nothing"
+    assert [found for found in offences(path.read_text(encoding="utf-8")) if allowed not in found] == []
 
 
 @pytest.mark.parametrize(

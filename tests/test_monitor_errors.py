@@ -186,7 +186,7 @@ def test_two_monitors_in_one_fit():
     network("lstm").fit(*data(), batch_size=16, epochs=2, verbose=0, callbacks=[one, other])
     assert one.run.steps == [0, 1, 2, 3, 4, 5]
     assert [(e.kind, e.step) for e in other.run.events] == [("capture-off", 0)]
-    assert "use one RNNMonitor per fit" in other.run.events[0].message
+    assert "another RNNMonitor records this step already; use one per fit" in other.run.events[0].message
 
 
 def test_two_models_with_one_strategy_replica_count_is_named():

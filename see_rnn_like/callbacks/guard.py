@@ -30,7 +30,7 @@ from see_rnn_like.errors import (
     one_of,
 )
 from see_rnn_like.extract.nonfinite import autopsy_of
-from see_rnn_like.extract.verdict import not_reproduced
+from see_rnn_like.extract.verdict import not_run_again
 from see_rnn_like.findings import Autopsy
 from see_rnn_like.models.layout import require_keras_model
 
@@ -260,7 +260,7 @@ class NaNGuard(keras.callbacks.Callback):
         except Exception as error:
             # A batch that cannot be run again must not end a training that the guard has just saved.
             _log.error("the step could not be looked into: %s", error, exc_info=error)
-            found = not_reproduced(step, trail, replica)
+            found = not_run_again(step, trail, replica, error)
         found = dataclasses.replace(found, message=f"{found.message}. {_what_is_left(found, step)}.")
         self.autopsy = self._bundled(found, data, step)
 
@@ -272,7 +272,9 @@ class NaNGuard(keras.callbacks.Callback):
         except SeeRNNError as error:
             _log.error("no bundle was written: %s", error)
             return found
-        return dataclasses.replace(found, message=f"{found.message} Bundle: {path}/.", bundle=str(path))
+        # As the person wrote it; the writer's own path is absolute.
+        shown = str(self.bundle / path.name)
+        return dataclasses.replace(found, message=f"{found.message} Bundle: {shown}/.", bundle=shown)
 
     # -- facts ----------------------------------------------------------------------------------
 
