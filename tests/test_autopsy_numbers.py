@@ -145,7 +145,7 @@ def test_the_sentence_of_an_exploding_recurrence():
     assert found.message == (
         "Inf at step 12: rnn (forward), hidden gate, first at timestep 38 of 50, all 4 samples, unit 0; its "
         "pre-activation was 4.0e37 one timestep before, growing ×10 per timestep; activation is relu; the "
-        "largest value of rnn/forward/output:value was 3.1, 88, 4.0e4 at the three steps before"
+        "layer's largest output was 3.1, 88, 4.0e4 at the three steps before"
     )
     assert found.where == dataclasses.replace(by_name("exploding_relu").where, step=12)
     assert found.trail is trail

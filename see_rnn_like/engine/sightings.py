@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from see_rnn_like.models.layout import WeightSlot
 
-#: Of a tensor watched over timesteps: kind (``value``, ``gradient``), layer, direction, role, gate.
+#: Of a tensor watched over timesteps: kind (``value``, ``gradient``, the latter also ``before activation``),
+#: layer, direction, role, gate.
 SeriesKey = tuple[str, str | None, str | None, str, str | None]
 
 
@@ -66,6 +67,7 @@ class Note:
         before: the pre-activation of a gate, or the logits of an output.
         activation: name of the function that made it.
         slot: the weight, if it is the gradient of one.
+        pre_activation: whether it is what a gate's activation is given.
     """
 
     call: Call | None
@@ -79,9 +81,11 @@ class Note:
     before: Any = None
     activation: str | None = None
     slot: WeightSlot | None = None
+    pre_activation: bool = False
 
     def key(self, kind: str) -> SeriesKey:
         """Under what the maxima over time are kept."""
+        kind = f"{kind} before activation" if self.pre_activation else kind
         return (kind, self.layer, self.direction, self.role, self.gate)
 
 
@@ -130,6 +134,7 @@ class Record:
         self.loss_seen = False
         self.ruined = False
         self._replica = replica
+        self._saw_gradient = False
         self._open: list[Call] = []
         self._numbers: Counter[int] = Counter()
         self._same: dict[int, tuple[Any, Any]] = {}
@@ -216,7 +221,8 @@ class Record:
             return
         values = array_of(upstream)
         self._measure(note, "gradient", values)
-        if not np.isfinite(values).all() and not any(s.phase == "backward" for s in self.sightings):
+        if not self._saw_gradient and not np.isfinite(values).all():
+            self._saw_gradient = True
             self.sightings.append(Sighting("backward", note, self._in_order(note, values)))
 
     def weight_gradient(self, note: Note, gradient: Any) -> None:

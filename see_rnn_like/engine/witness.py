@@ -309,7 +309,7 @@ def _see_logits(record: Record, predicted: Any) -> None:
     for result, note, logits in record.heads:
         if result is predicted:
             record.predicted.append(logits)
-            if not any(bad([predicted])):
+            if next(bad([predicted]), None) is None:
                 record.value(note, logits)
 
 
@@ -325,7 +325,7 @@ def _watched_loss(model: Any, found: Sequence[Site], record: Record) -> Callable
         loss = compute_loss(*args, **kwargs)
         if record.listens and is_seen(loss):
             record.loss_seen = True
-            if any(bad([loss])):
+            if next(bad([loss]), None) is not None:
                 given = signature.bind(*args, **kwargs).arguments
                 _see_terms(model, found, record, given)
                 record.value(Note(None, None, None, "loss", ("sample",)[: len(loss.shape)]), loss, "loss")
@@ -401,14 +401,21 @@ def _loss_axes(value: Any, predicted: Any) -> tuple[str, ...]:
 
 
 def _see_logs(record: Record, strategy: Any, logs: Any) -> None:
-    """The loss of a `train_step` of one's own is known by its logs only."""
-    if record.loss_seen or not isinstance(logs, dict) or "loss" not in logs:
+    """The loss of a `train_step` of one's own is known by its logs only: ``loss``, or ``g_loss`` say."""
+    if record.loss_seen or not isinstance(logs, dict):
         return
-    loss = strategy.experimental_local_results(logs["loss"])[0]
-    if is_seen(loss) and any(bad([loss])):
-        sighting = Sighting("loss", Note(None, None, None, "loss", ()), array_of(loss))
-        first = [i for i, s in enumerate(record.sightings) if s.phase == "backward"]
-        record.sightings.insert(first[0] if first else len(record.sightings), sighting)
+    losses = {"loss": logs.get("loss")}
+    if any(sighting.weight for sighting in record.sightings):
+        # What else goes by such a name may be a mere metric, if no weight feels it.
+        losses |= {f"loss/{name}": log for name, log in logs.items() if name.endswith("_loss")}
+    for role, log in losses.items():
+        loss = strategy.experimental_local_results(log)[0]
+        if is_seen(loss) and next(bad([loss]), None) is not None:
+            first = [i for i, s in enumerate(record.sightings) if s.phase == "backward"]
+            place = first[0] if first else len(record.sightings)
+            note = Note(None, None, None, role, ())
+            record.sightings.insert(place, Sighting("loss", note, array_of(loss)))
+            return
 
 
 # -- optimizers ------------------------------------------------------------------------------------

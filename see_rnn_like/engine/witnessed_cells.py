@@ -54,7 +54,7 @@ def _watched_loop(path: str, part: RecurrentPart, record: Record) -> Callable[..
                 stack.enter_context(replaced(cell, "call", _watched_call(cell, loop)))
             result = inner_loop(sequences, initial_state, mask, training=training)
         loop.tell(tf.nest.flatten(sequences)[0].shape[1], _alive(mask))
-        return result
+        return result if part.rnn.unroll else loop.connected(result)
 
     return watched
 
@@ -77,6 +77,7 @@ class _Loop:
     record: Record
     number: int
     seen: list[tuple[Note, Any]] = field(default_factory=list)
+    passed: list[tuple[Moment, Any]] = field(default_factory=list)
     moments: list[tuple[Any, int, Moment]] = field(default_factory=list)
     steps: Counter[int] = field(default_factory=Counter)
 
@@ -117,6 +118,31 @@ class _Loop:
             if note.moment is not None and note.moment.timestep is not None:
                 self.record.value(note, tensor)
         self.seen.clear()
+
+    def connected(self, result: Any) -> Any:
+        """The result of the loop, which in the backward pass gives zeros to all that the cells returned.
+
+        So does a compiled loop (`tensorflow/python/ops/while_v2.py`), also to what nothing took: a state
+        that the cell ignores, an output that the next one replaces. Behind them 0 · Inf may come out.
+        """
+        flat = tf.nest.flatten(result)
+        ends = [tensor for tensor in flat if is_seen(tensor)]
+        inside = [tensor for moment, tensor in self.passed if moment.timestep is not None]
+        after = dict(zip(map(id, ends), _joined(ends, inside), strict=True))
+        return tf.nest.pack_sequence_as(result, [after.get(id(tensor), tensor) for tensor in flat])
+
+
+def _joined(ends: list[Any], inside: list[Any]) -> list[Any]:
+    """Tensors handed on, with gradients of zero for others."""
+
+    @tf.custom_gradient
+    def joined(*tensors: Any) -> tuple[Any, Callable[..., Any]]:
+        def gradient(*upstream: Any) -> list[Any]:
+            return [*upstream, *(tf.zeros_like(tensor) for tensor in inside)]
+
+        return [tf.identity(tensor) for tensor in tensors[: len(ends)]], gradient
+
+    return list(joined(*ends, *inside))
 
 
 def _axes(cell: Any, rank: int) -> tuple[str, ...]:
@@ -173,7 +199,8 @@ def _watched_activation(
         if gate is None:
             # The cell's state on its way into the output, as in an LSTM's `h = o * activation(c)`.
             return activation(_passed(loop, loop.note(cell, spec.states[-1], z, moment), z))
-        value = activation(z)
+        before = loop.note(cell, "gates", z, moment, gate=gate, activation=name, pre_activation=True)
+        value = activation(_passed(loop, before, z))
         note = loop.note(cell, "gates", value, moment, gate=gate, before=z, activation=name)
         loop.seen.append((note, value))
         return _passed(loop, note, value)
@@ -220,6 +247,11 @@ def _watched_states(
     loop.seen += [(n, t) for n, t in list(zip(notes, flat, strict=False))[::-1] if is_seen(t)]
     passed = [_passed(loop, note, t) for note, t in zip(notes, flat, strict=False)] + flat[len(notes) :]
     seen = {id(before): after for before, after in zip(flat, passed, strict=True)}
+    if id(output) not in seen and is_seen(output):
+        note = loop.note(cell, "output", output, moment)
+        loop.seen.append((note, output))
+        seen[id(output)] = _passed(loop, note, output)
+    loop.passed += [(moment, tensor) for tensor in seen.values() if is_seen(tensor)]
     return seen.get(id(output), output), tf.nest.pack_sequence_as(new, passed)
 
 

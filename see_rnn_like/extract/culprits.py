@@ -98,15 +98,15 @@ def _upstream(record: Record, calls: Sequence[Call]) -> list[Call]:
     return found
 
 
-def suspect(model: Any, data: Any, first: Sighting, replica: int | None) -> Suspect | None:
+def suspect(model: Any, data: Any, record: Record, first: Sighting, replica: int | None) -> Suspect | None:
     """The data, or else the weight, without whose bad values the step would not have gone wrong there."""
-    return _bad_data(model, data, first, replica) or _bad_weight(model, data, first, replica)
+    return _bad_data(model, data, record, first, replica) or _bad_weight(model, data, first, replica)
 
 
 # -- data ------------------------------------------------------------------------------------------
 
 
-def _bad_data(model: Any, data: Any, first: Sighting, replica: int | None) -> BadData | None:
+def _bad_data(model: Any, data: Any, record: Record, first: Sighting, replica: int | None) -> BadData | None:
     """The tensor of the batch without whose bad values the step would not have gone wrong there."""
     leaves = [leaf for leaf in _leaves(data) if is_seen(leaf[1]) and not np.isfinite(array_of(leaf[1])).all()]
     for cleaned in [*([leaf] for leaf in leaves), leaves] if leaves else []:
@@ -114,13 +114,24 @@ def _bad_data(model: Any, data: Any, first: Sighting, replica: int | None) -> Ba
         if not _same_place(first, first_of(replay(model, repaired, replica))):
             role, tensor = cleaned[0]
             values = array_of(tensor)
-            return BadData(role, values, _axes(values.ndim, _over_time(model)))
+            return BadData(role, values, _axes(model, record, role, values.shape))
     return None
 
 
-def _axes(rank: int, over_time: bool) -> tuple[str, ...]:
+def _axes(model: Any, record: Record, role: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    rank = len(shape)
     axes = ["sample", *(f"axis_{i}" for i in range(1, rank - 1)), "unit"][:rank]
-    if rank == 3 or (rank > 3 and over_time):
+    if role.startswith("sample_weight"):
+        axes = ["sample", *(f"axis_{i}" for i in range(1, rank))]
+        over_time = rank == 2 and shape[1] > 1
+    elif role.startswith("y") and rank == 2:
+        # Keras takes one number per timestep for predictions with a last axis of one.
+        predicted = {tuple(tensor.shape) for tensor in record.predicted}
+        over_time = (*shape, 1) in predicted and shape not in predicted
+        axes[1] = "time" if over_time else "unit"
+    else:
+        over_time = rank == 3 or (rank > 3 and _over_time(model))
+    if over_time:
         axes[1] = "time"
     return tuple(axes)
 

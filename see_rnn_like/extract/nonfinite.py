@@ -82,7 +82,7 @@ def examine(
     first = culprits.first_of(record)
     if first is None:
         return None
-    suspect = culprits.suspect(model, data, first, replica)
+    suspect = culprits.suspect(model, data, record, first, replica)
     return verdict.autopsy(record, first, suspect, step, trail, replica)
 
 

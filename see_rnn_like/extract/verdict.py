@@ -99,9 +99,8 @@ def _data_case(suspect: BadData) -> _Case:
     sizes = dict(zip(axes, suspect.values.shape, strict=True))
     place = [] if timestep is None else [f"first at timestep {timestep} of {sizes['time']}"]
     place += _listed("sample", samples, sizes.get("sample")) + _listed("feature", units, sizes.get("unit"))
-    what = {"x": "input", "y": "target", "sample_weight": "sample weight"}[suspect.role.split("/")[0]]
-    shown = f"{what} {suspect.role}" if suspect.role != "sample_weight" else "sample_weight"
-    sentence = ", ".join([f"{shown} holds {many}", *place])
+    what = {"x": "input ", "y": "target "}.get(suspect.role.split("/")[0], "")
+    sentence = ", ".join([f"{what}{suspect.role} holds {many}", *place])
     return _Case(where, suspect.values, evidence, sentence, _ADVICE["data"])
 
 
@@ -197,7 +196,7 @@ def _growth(record: Record, first: Sighting) -> xr.DataArray | None:
 def _evidence(first: Sighting, where: Where, growth: xr.DataArray | None) -> dict[str, Any]:
     evidence = _counts(first.values)
     note = first.note
-    if note.activation is not None:
+    if note.activation is not None and (note.moment is not None or note.activation != "linear"):
         evidence["activation"] = note.activation
     if first.what is not None:
         evidence["term"] = first.what
@@ -248,7 +247,8 @@ def _what(note: Note, phase: str) -> str:
     shown = f"{note.gate} gate" if note.gate is not None and note.slot is None else _STATES.get(role, role)
     shown = role if note.slot is not None else shown.replace("_", " ")
     shown += f" of call {int(call) + 1}" if call else ""
-    return f"gradient w.r.t. its {shown}" if phase == "backward" else shown
+    owner = "the pre-activation of its" if note.pre_activation else "its"
+    return f"gradient w.r.t. {owner} {shown}" if phase == "backward" else shown
 
 
 def _place(first: Sighting) -> str:
@@ -276,13 +276,14 @@ def _place(first: Sighting) -> str:
 def _loss_place(first: Sighting) -> str:
     timestep, _, samples = located(first.values, first.note.axes)
     name = first.note.role.partition("/")[2]
-    parts = [f"the loss of {name}" if name else "the loss"]
+    parts = [f"the loss of {name}" if name and not name.endswith("_loss") else name or "the loss"]
+    total = first.values.shape[0] if samples else None
     if first.note.layer is not None:
         parts = [f"{first.note.layer}, {first.what}"]
     elif first.what:
         parts[0] += f" ({first.what})"
     parts += [] if timestep is None else [f"first at timestep {timestep}"]
-    return ", ".join([*parts, *_listed("sample", samples)]) + "; everything before it is finite"
+    return ", ".join([*parts, *_listed("sample", samples, total)]) + "; everything before it is finite"
 
 
 def _listed(name: str, places: tuple[int, ...] | None, total: int | None = None) -> list[str]:
@@ -331,7 +332,11 @@ def _before(trail: xr.DataArray | None, where: Where) -> list[str]:
         return []
     last = [float(v) for v in trail[-1 - _NAMED : -1, keys.index(names[0])]]
     counted = {1: "step", 2: "two steps", 3: "three steps"}[len(last)]
-    what = "its largest value" if str(where.role) in names[0] else f"the largest value of {names[0]}"
+    role = TensorKey.parse(names[0]).role
+    if role == where.role and where.layer is not None:
+        what = "its largest value"
+    else:
+        what = {"output": "the layer's largest output", "loss": "the loss"}.get(role, "its largest value")
     return [f"{what} was {', '.join(map(_number, last))} at the {counted} before"]
 
 
@@ -349,9 +354,9 @@ def _trail_keys(where: Where) -> list[str]:
 _ADVICE = {
     "data": "clean or drop these values before training (np.isfinite tells where they are): mask them, "
     "impute them, or leave the samples out",
-    "weights": "the weight was ruined before this step: load the last good checkpoint, find the step that "
-    "ruined it with a NaNGuard from the start; against a repeat, clip gradients (clipnorm=1.0) or lower the "
-    "learning rate",
+    "weights": "the weight was ruined before this step: load the last good checkpoint; NaNGuard keeps good "
+    "states itself with action='rollback'; an update of gradients that are finite but huge ruins weights "
+    "too: clip gradients (clipnorm=1.0) or lower the learning rate",
     "kept": "the state was ruined by an earlier batch: call reset_state() of the layer, find_nonfinite on "
     "the batches before",
     "half": "float16 ends at 65504: compute this layer in float32 (dtype='float32') or use mixed_bfloat16",
@@ -377,12 +382,21 @@ def _advice(first: Sighting, evidence: dict[str, Any]) -> str:
     if first.values.dtype == np.float16 and evidence["inf"]:
         return _ADVICE["half"]
     if first.phase == "backward":
-        cell = first.note.moment is not None or (first.note.slot is not None and first.note.slot.spec)
-        return _ADVICE["recurrence" if cell else "gradient"]
-    if first.note.moment is None:
+        return _ADVICE["recurrence" if _overflows(first, evidence) else "gradient"]
+    if not _overflows(first, evidence):
         return _ADVICE["layer"]
     bounded = evidence.get("activation") in ("tanh", "sigmoid", "hard_sigmoid", "softsign")
     return _ADVICE["recurrence" if bounded or "activation" not in evidence else "unbounded"]
+
+
+def _overflows(first: Sighting, evidence: dict[str, Any]) -> bool:
+    """Whether a recurrence became too large, as far as that shows: not what one operation makes at once."""
+    note = first.note
+    if note.moment is None and (note.slot is None or note.slot.spec is None):
+        return False
+    grows = evidence.get("growth_per_timestep", 0.0) > _GROWTH_TOLD
+    summed = note.slot is not None or (note.gate is not None and not note.pre_activation)
+    return grows or not np.isfinite(evidence.get("pre_activation", 0.0)) or (summed and not evidence["nan"])
 
 
 # -- what did not come again ---------------------------------------------------------------------------
@@ -390,6 +404,31 @@ def _advice(first: Sighting, evidence: dict[str, Any]) -> str:
 
 def not_reproduced(step: int | None, trail: xr.DataArray | None, replica: int | None) -> Autopsy:
     """Says that the step is finite when it is run again, and names what the trail saw first."""
+    return _by_trail(
+        step, trail, replica, "run again the step is finite, so its inside cannot be shown", _REPEAT
+    )
+
+
+def not_run_again(
+    step: int | None, trail: xr.DataArray | None, replica: int | None, error: Exception
+) -> Autopsy:
+    """Says that the step could not be run again, and names what the trail saw first."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    why = f"the step cannot be run again, so its inside cannot be shown ({type(error).__name__}: {reason})"
+    return _by_trail(step, trail, replica, why, _RUN)
+
+
+_REPEAT = (
+    "make the step repeatable: random operations by keras.random with a SeedGenerator, no state outside of "
+    "the model; rounding differs between compiled and eager runs, so a value on the brink of overflow may "
+    "not overflow again"
+)
+_RUN = "make the train step one that also runs eagerly: try model.compile(..., run_eagerly=True)"
+
+
+def _by_trail(
+    step: int | None, trail: xr.DataArray | None, replica: int | None, why: str, advice: str
+) -> Autopsy:
     at = "" if step is None else f" at step {step}"
     at += "" if replica is None else f", replica {replica}"
     seen = _first_in(trail)
@@ -400,10 +439,8 @@ def not_reproduced(step: int | None, trail: xr.DataArray | None, replica: int | 
         confidence=0.3 if seen is None else 0.6,
         where=_seen_where(seen, step),
         evidence={"reproduced": False},
-        message=f"NaN or Inf{at}{named}; run again the step is finite, so its inside cannot be shown",
-        advice="make the step repeatable: random operations by keras.random with a SeedGenerator, no state "
-        "outside of the model; rounding differs between compiled and eager runs, so a value on the brink of "
-        "overflow may not overflow again",
+        message=f"NaN or Inf{at}{named}; {why}",
+        advice=advice,
         see="plot_autopsy",
     )
     return found if trail is None else replace(found, trail=trail)
