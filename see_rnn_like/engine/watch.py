@@ -21,8 +21,9 @@ from see_rnn_like.models.layout import OutputPoint
 
 
 def optimizers_of(model: Any) -> list[Any]:
-    """Every Keras optimizer of a model: the compiled one, and those a custom train step keeps for itself."""
-    candidates = [getattr(model, "optimizer", None), *vars(model).values()]
+    """Every Keras optimizer of a model: the compiled one first, then those that it or a layer keeps."""
+    kept = [value for layer in model._flatten_layers() for value in vars(layer).values()]
+    candidates = [getattr(model, "optimizer", None), *kept]
     found = [one for one in candidates if isinstance(one, keras.optimizers.Optimizer)]
     inner = {id(getattr(one, "inner_optimizer", None)) for one in found}
     return [one for one in {id(one): one for one in found}.values() if id(one) not in inner]

@@ -27,6 +27,7 @@ from see_rnn_like.engine.untouched import (
     untouched_attributes,
     untouched_variables,
 )
+from see_rnn_like.engine.watch import optimizers_of
 from see_rnn_like.engine.witnessed_cells import watched_cells
 from see_rnn_like.models.layout import OutputPoint, Site, WeightSlot, sites
 
@@ -66,7 +67,7 @@ def _watch(stack: contextlib.ExitStack, model: Any, found: Sequence[Site], recor
     stack.enter_context(replaced(model, "call", _watched_model(model, record)))
     stack.enter_context(replaced(model, "compute_loss", _watched_loss(model, found, record)))
     slots = [slot for site in found for slot in site.weights]
-    for optimizer in _optimizers(model):
+    for optimizer in optimizers_of(model):
         stack.enter_context(replaced(optimizer, "apply", _noted_only(optimizer, slots, record)))
         stack.enter_context(replaced(optimizer, "scale_loss", _unscaled))
 
@@ -79,8 +80,8 @@ def _nothing_changes(model: Any) -> Iterator[None]:
     metrics = _user_metrics(model)
     variables = [*state_variables(model), *metric_variables(model)]
     variables += [v.value for metric in metrics for v in metric.variables]
-    variables += [v.value for optimizer in _optimizers(model) for v in optimizer.variables]
-    owners = [*model._flatten_layers(), *metrics, *_optimizers(model)]
+    variables += [v.value for optimizer in optimizers_of(model) for v in optimizer.variables]
+    owners = [*model._flatten_layers(), *metrics, *optimizers_of(model)]
     with contextlib.ExitStack() as stack:
         stack.enter_context(_same_randomness())
         stack.enter_context(untouched_variables(list({id(v): v for v in variables}.values())))
@@ -419,14 +420,6 @@ def _see_logs(record: Record, strategy: Any, logs: Any) -> None:
 
 
 # -- optimizers ------------------------------------------------------------------------------------
-
-
-def _optimizers(model: Any) -> list[Any]:
-    """All Keras optimizers a model holds, those inside of loss scaling too."""
-    held = [value for layer in model._flatten_layers() for value in vars(layer).values()]
-    found = [value for value in held if isinstance(value, keras.optimizers.Optimizer)]
-    found += [value.inner_optimizer for value in found if hasattr(value, "inner_optimizer")]
-    return list({id(optimizer): optimizer for optimizer in found}.values())
 
 
 def _noted_only(optimizer: Any, slots: Sequence[WeightSlot], record: Record) -> Callable[..., Any]:
