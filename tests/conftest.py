@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 
 import hypothesis
@@ -44,3 +45,22 @@ def float64():
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """One replay bundle for the tests that only read it or take a copy."""
+    # Not at the top, as above.
+    from made_up_bundles import bad_step
+
+    from see_rnn_like import bundle
+
+    place = tmp_path_factory.mktemp("bundles") / "nan-step-3"
+    model, batch, autopsy = bad_step(dropout=0.2, batchnorm=True)
+    return bundle.write(place, model, batch, autopsy)
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    """A copy of that bundle, to be damaged."""
+    return shutil.copytree(written, tmp_path / written.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 
 import keras
@@ -28,19 +27,6 @@ from see_rnn_like.errors import (
 )
 from see_rnn_like.extract.nonfinite import autopsy_of
 from see_rnn_like.findings import Where
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """One bundle for the tests that only read it or take a copy."""
-    place = tmp_path_factory.mktemp("bundles") / "nan-step-3"
-    model, batch, autopsy = bad_step(dropout=0.2, batchnorm=True)
-    return bundle.write(place, model, batch, autopsy)
-
-
-@pytest.fixture
-def copied(written, tmp_path):
-    return shutil.copytree(written, tmp_path / written.name)
 
 
 def test_tensors_of_every_type_and_texts_survive():

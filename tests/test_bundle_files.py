@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from made_up_bundles import assert_same_arrays, assert_same_autopsy, bad_step, made_up_autopsy, sign
+from made_up_bundles import assert_same_arrays, assert_same_autopsy, made_up_autopsy, sign
 from networks import data, network
 
 from see_rnn_like import bundle
@@ -30,20 +30,6 @@ from see_rnn_like.bundle.autopsies import autopsy_from_json, autopsy_to_json
 from see_rnn_like.bundle.contents import FILES
 from see_rnn_like.bundle.values import decode, encode
 from see_rnn_like.errors import ArgumentTypeError, DamagedStoreError, StoreError, StoreVersionError
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """One bundle for the tests that only read it or take a copy."""
-    place = tmp_path_factory.mktemp("bundles") / "nan-step-3"
-    model, batch, autopsy = bad_step(dropout=0.2, batchnorm=True)
-    return bundle.write(place, model, batch, autopsy)
-
-
-@pytest.fixture
-def copied(written, tmp_path):
-    return shutil.copytree(written, tmp_path / written.name)
-
 
 # ---- values --------------------------------------------------------------------------------------
 

@@ -36,8 +36,6 @@ from see_rnn_like.models.layout import require_keras_model
 
 ACTIONS = ("stop", "raise", "skip", "rollback")
 
-_TWO_GUARDS = "another NaNGuard guards this fit already; use one"
-
 _log = logging.getLogger("see_rnn_like")
 
 
@@ -162,12 +160,9 @@ class NaNGuard(keras.callbacks.Callback):
             return
         try:
             self._stand_in = stand_in(self.model, self._native)
-            if self._stand_in.guard is not None:
-                raise CaptureError(_TWO_GUARDS)
+            self._stand_in.guard_by(Guard(self._step, self._judge, self._switch_off))
         except CaptureError as error:
             self._switch_off(error)
-        else:
-            self._stand_in.guard = Guard(self._step, self._judge, self._switch_off)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model as it was."""

@@ -52,11 +52,6 @@ ON_NAN = ("warn", "stop", "raise")
 
 FIRST_BATCH = "first_batch"
 
-_TWO_MONITORS = (
-    "another RNNMonitor records this step already; use one per fit (schedules combine with |, layers and "
-    "capture take several)"
-)
-
 _NOT_RECOMPILED = (
     "trainable was changed without compiling again: Keras goes on training what it compiled before; call "
     "model.compile(...) after changing trainable"
@@ -219,14 +214,11 @@ class RNNMonitor(keras.callbacks.Callback):
             return
         try:
             self._stand_in = stand_in(self.model, self._native)
-            if self._stand_in.recorder is not None:
-                raise CaptureError(_TWO_MONITORS)
+            self._stand_in.record_by(
+                Recorder(self._step, due, self._measure_probe, self._kept, self._switch_off)
+            )
         except CaptureError as error:
             self._switch_off(error)
-        else:
-            self._stand_in.recorder = Recorder(
-                self._step, due, self._measure_probe, self._kept, self._switch_off
-            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the epoch's logs, validation included."""

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from see_rnn_like.engine.losses import unscaled
-from see_rnn_like.engine.taps import GradientTaps, LossTaps, OutputTaps, TappedOutput
+from see_rnn_like.engine.taps import GradientTaps, LossTaps, OutputTaps, TappedOutput, numbered_role
 from see_rnn_like.errors import CaptureError
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey, output_dims, weight_dims
@@ -78,7 +78,7 @@ def collect_losses(into: Collected, losses: LossTaps) -> None:
     """Keeps what the model's `compute_loss` returned."""
     for call, value in enumerate(losses.seen):
         tensor = tf.convert_to_tensor(value)
-        key = TensorKey("", None, "loss" + (f"@{call}" if call else ""), "value")
+        key = TensorKey("", None, numbered_role("loss", 0, call), "value")
         dims = output_dims(tensor.shape.rank)
         into.keep(TensorInfo(key, dims, tuple(tensor.shape), {}, {"from": "training batch"}), tensor)
 

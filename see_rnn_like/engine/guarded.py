@@ -18,7 +18,7 @@ import tensorflow as tf
 from see_rnn_like.engine import native
 from see_rnn_like.engine.native import data_of
 from see_rnn_like.engine.untouched import by_replica, metric_variables, state_variables
-from see_rnn_like.engine.watch import Seen, Watch, always, if_finite, optimizers_of, watching
+from see_rnn_like.engine.watch import Seen, Watch, always, if_finite, nothing, optimizers_of, watching
 from see_rnn_like.errors import ArgumentError
 from see_rnn_like.models.layout import OutputPoint, sites
 
@@ -152,7 +152,7 @@ class GuardedStep:
         """Puts back what was held if there was an alarm; returns what was seen, ``(replica, 1 + tensor)``."""
         rows = tf.stack(self._strategy.experimental_local_results(watched))
         alarm = tf.reduce_any(rows[:, 0] > 0)
-        tf.cond(alarm, _PutBack(held), _nothing)
+        tf.cond(alarm, _PutBack(held), nothing)
         if self.model.run_eagerly and alarm:
             self._reset_new_metrics({id(variable) for variable, _ in held})
         return rows
@@ -216,7 +216,3 @@ class _PutBack:
         for variable, value in self.held:
             variable.assign(value, read_value=False)
         return tf.constant(0)
-
-
-def _nothing() -> Any:
-    return tf.constant(0)

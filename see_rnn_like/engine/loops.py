@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from see_rnn_like.cells import CellSpec, cell_spec
-from see_rnn_like.engine.taps import replaced
+from see_rnn_like.engine.taps import current_graph, replaced
 from see_rnn_like.errors import ArgumentError, CaptureError, UnsupportedLayerError
 
 
@@ -40,24 +40,20 @@ class Unfolded:
     gates: Any
 
 
-def _current_graph() -> Any:
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
 @dataclass
 class Loops:
     """Runs of loops by the id of their layer; `unfit` holds input shapes that do not fit."""
 
     seen: dict[int, list[Any]] = field(default_factory=dict)
     unfit: dict[int, tuple[int | None, ...]] = field(default_factory=dict)
-    graph: Any = field(default_factory=_current_graph)
+    graph: Any = field(default_factory=current_graph)
 
     def sees(self, rnn: Any, sequences: Any) -> bool:
         """Whether a call can be looked into; what cannot is run as it is and reported by `only_run`."""
         if sequences.shape.rank != 3:
             self.unfit[id(rnn)] = tuple(sequences.shape)
             return False
-        return _current_graph() is self.graph
+        return current_graph() is self.graph
 
 
 def only_run(loops: Loops, rnn: Any) -> Any:

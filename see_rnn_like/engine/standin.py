@@ -73,6 +73,29 @@ class StandIn:
         """Whether it was left behind by a fit that ended before this call."""
         return getattr(self.model, "history", None) is not self._fit
 
+    def record_by(self, recorder: Recorder) -> None:
+        """Takes who records.
+
+        Raises:
+            CaptureError: if somebody does already.
+        """
+        if self.recorder is not None:
+            raise CaptureError(
+                "another RNNMonitor records this step already; use one per fit (schedules combine with |, "
+                "layers and capture take several)"
+            )
+        self.recorder = recorder
+
+    def guard_by(self, guard: Guard) -> None:
+        """Takes who guards.
+
+        Raises:
+            CaptureError: if somebody does already.
+        """
+        if self.guard is not None:
+            raise CaptureError("another NaNGuard guards this fit already; use one")
+        self.guard = guard
+
     def leave(self) -> None:
         """Gives Keras's train function its place back."""
         if self.model.train_function is self:

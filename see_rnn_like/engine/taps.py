@@ -78,8 +78,7 @@ class OutputTaps:
     def _tap(self, point: OutputPoint, tensor: Any, index: int, call: int) -> Any:
         if not isinstance(tensor, tf.Tensor) or not tensor.dtype.is_floating:
             return tensor
-        which = (f"_{index}" if index else "") + (f"@{call}" if call else "")
-        output = TappedOutput(point, f"output{which}", index, tensor)
+        output = TappedOutput(point, numbered_role("output", index, call), index, tensor)
         logits = logits_of(tensor)
         if logits is None:
             output.passed = observed(tensor, output.gradients.append)
@@ -87,7 +86,7 @@ class OutputTaps:
         else:
             # Keras's cross-entropies go from these logits, not from the probabilities: this is where the
             # gradient comes by.
-            before = TappedOutput(point, f"logits{which}", index, logits)
+            before = TappedOutput(point, numbered_role("logits", index, call), index, logits)
             output.passed = observed_head(tensor, output.gradients.append, logits, before.gradients.append)
             self.seen += [output, before]
         return output.passed
@@ -151,6 +150,16 @@ def _masked_like(tensor: Any, result: Any) -> Any:
         # Keras carries masks on the tensor itself; layers after this one must still find theirs.
         result._keras_mask = mask
     return result
+
+
+def current_graph() -> Any:
+    """The graph that is being traced; None where everything runs eagerly."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def numbered_role(name: str, index: int, call: int) -> str:
+    """The role of a tensor: further ones of a call append ``_1``, …, those of further calls ``@1``, …."""
+    return name + (f"_{index}" if index else "") + (f"@{call}" if call else "")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from see_rnn_like.engine.taps import replaced
+from see_rnn_like.engine.taps import current_graph, numbered_role, replaced
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint
 
@@ -35,7 +35,7 @@ Update = Callable[[Callable[..., Any], Sequence[Any], "Seen"], None]
 
 def if_finite(apply: Callable[..., Any], given: Sequence[Any], seen: Seen) -> None:
     """Updates unless something decisive is not finite."""
-    tf.cond(seen.finite(), functools.partial(_do, apply, *given), _nothing)
+    tf.cond(seen.finite(), functools.partial(_do, apply, *given), nothing)
 
 
 def always(apply: Callable[..., Any], given: Sequence[Any], seen: Seen) -> None:
@@ -83,10 +83,6 @@ class Watch:
         return self.by_replica.setdefault(int(replica), Seen())
 
 
-def _current_graph() -> Any:
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
 @dataclass
 class Seen:
     """What was seen of one step while it was traced (or run eagerly).
@@ -107,7 +103,7 @@ class Seen:
     calls: Counter[int] = field(default_factory=Counter)
     updates: int = 0
     written: set[int] = field(default_factory=set)
-    graph: Any = field(default_factory=_current_graph)
+    graph: Any = field(default_factory=current_graph)
 
     def see(self, name: str, tensor: Any) -> Any:
         """Notes the peak of a tensor and returns it; None for what is out of the step's sight."""
@@ -157,7 +153,7 @@ def _watched_call(point: OutputPoint, watch: Watch) -> Callable[..., Any]:
         number = seen.calls[id(point.source)]
         seen.calls[id(point.source)] += 1
         for index, tensor in enumerate(tf.nest.flatten(outputs)):
-            role = "output" + (f"_{index}" if index else "") + (f"@{number}" if number else "")
+            role = numbered_role("output", index, number)
             if isinstance(tensor, tf.Tensor):
                 seen.see(str(TensorKey(point.layer, point.direction, role, "value")), tensor)
         return outputs
@@ -171,8 +167,9 @@ def _watched_loss(compute_loss: Callable[..., Any], watch: Watch) -> Callable[..
         loss, seen = compute_loss(*args, **kwargs), watch.here
         number = seen.calls[id(compute_loss)]
         seen.calls[id(compute_loss)] += 1
-        role = f"loss@{number}" if number else "loss"
-        peak = seen.see(str(TensorKey("", None, role, "value")), tf.convert_to_tensor(loss))
+        peak = seen.see(
+            str(TensorKey("", None, numbered_role("loss", 0, number), "value")), tf.convert_to_tensor(loss)
+        )
         seen.decisive += [] if peak is None else [peak]
         return loss
 
@@ -223,7 +220,7 @@ _READING = {"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableSha
 
 def _maybe_written() -> set[int]:
     """Ids of the handles of variables that the graph so far may write, loops and conditions included."""
-    graph = _current_graph()
+    graph = current_graph()
     if graph is None:
         return set()
     inside = {
@@ -249,5 +246,6 @@ def _do(apply: Callable[..., Any], *args: Any) -> Any:
     return tf.constant(0)
 
 
-def _nothing() -> Any:
+def nothing() -> Any:
+    """The branch of a condition in which nothing is done."""
     return tf.constant(0)

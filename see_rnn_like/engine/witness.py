@@ -20,7 +20,7 @@ from keras.src.backend.common import global_state
 from tensorflow.python.eager import context as eager_context
 
 from see_rnn_like.engine.sightings import Call, Note, Record, Sighting, array_of, bad, is_seen
-from see_rnn_like.engine.taps import logits_of, observed, observed_head, replaced
+from see_rnn_like.engine.taps import logits_of, numbered_role, observed, observed_head, replaced
 from see_rnn_like.engine.untouched import (
     metric_variables,
     state_variables,
@@ -192,7 +192,9 @@ def _watched_inputs(point: OutputPoint, record: Record, call: Call, number: int,
         if not is_seen(tensor) or id(tensor) in passed:
             continue
         place += 1
-        passed[id(tensor)] = _watched_input(point, record, call, _role("input", place, number), tensor)
+        passed[id(tensor)] = _watched_input(
+            point, record, call, numbered_role("input", place, number), tensor
+        )
     # A tensor that is given twice stays one tensor.
     return tf.nest.pack_sequence_as(given, [passed.get(id(tensor), tensor) for tensor in flat])
 
@@ -235,7 +237,7 @@ def _watched_output(
         call,
         point.layer,
         point.direction,
-        _role("output", index, number),
+        numbered_role("output", index, number),
         axes,
         reversed_time=point.reversed_time and index == 0 and "time" in axes,
         before=logits,
@@ -246,17 +248,13 @@ def _watched_output(
     if logits is None:
         result = observed(tensor, tell)
     else:
-        before = Note(None, point.layer, point.direction, _role("logits", index, number), axes)
+        before = Note(None, point.layer, point.direction, numbered_role("logits", index, number), axes)
         result = observed_head(tensor, tell, logits, functools.partial(record.gradient, before))
         record.heads.append((result, before, logits))
     if is_bad:
         call.outputs.append(result)
         record.same(result, tensor)
     return result
-
-
-def _role(name: str, index: int, number: int) -> str:
-    return name + (f"_{index}" if index else "") + (f"@{number}" if number else "")
 
 
 def _has_time(layer: Any) -> bool:
@@ -299,7 +297,9 @@ def _watched_model(model: Any, record: Record) -> Callable[..., Any]:
             _see_logits(record, tensor)
             if record.producer(tensor) is None:
                 axes = _axes(model, tensor, record.batch, len(tensor.shape) == 3)
-                record.value(Note(None, model.name, None, _role("output", index, number), axes), tensor)
+                record.value(
+                    Note(None, model.name, None, numbered_role("output", index, number), axes), tensor
+                )
         return outputs
 
     return watched
