@@ -3,54 +3,42 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import keras
 
-from see_rnn_like import __version__
 from see_rnn_like.callbacks import nonfinite
+from see_rnn_like.callbacks.arguments import (
+    FIRST_BATCH,
+    checked,
+    checked_capture,
+    checked_layers,
+    checked_probe,
+)
+from see_rnn_like.callbacks.record import Record
 from see_rnn_like.engine.guarded import is_guarded
 from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.standin import Recorder, StandIn, stand_in
-from see_rnn_like.engine.train_step import (
-    CAPTURES,
-    LEVELS,
-    InstrumentedStep,
-    Measured,
-    Recording,
-)
+from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Measured, Recording
 from see_rnn_like.errors import (
     ArgumentError,
-    ArgumentTypeError,
     CaptureError,
     NonFiniteError,
     NonFiniteWarning,
     SeeRNNError,
-    one_of,
 )
-from see_rnn_like.extract.batches import Batch, read_batch, require_fitting
+from see_rnn_like.extract.batches import Batch, require_fitting
 from see_rnn_like.extract.probe import PROBED, Probe
-from see_rnn_like.history import Event, Snapshot
-from see_rnn_like.models.description import (
-    describe_machine,
-    describe_model,
-    describe_optimizer,
-    now,
-    seed_states,
-)
+from see_rnn_like.history import Event
 from see_rnn_like.models.layout import select, sites
 from see_rnn_like.run import Run
 from see_rnn_like.schedule import Schedule, as_schedule
 from see_rnn_like.store import SQLiteHistory
 
 ON_NAN = ("warn", "stop", "raise")
-
-FIRST_BATCH = "first_batch"
 
 _NOT_RECOMPILED = (
     "trainable was changed without compiling again: Keras goes on training what it compiled before; call "
@@ -131,20 +119,18 @@ class RNNMonitor(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.every = as_schedule(every)
-        self.layers = _checked_layers(layers)
-        self.capture = _checked_capture(capture)
-        self.level = _checked("level", level, LEVELS)
-        self.on_nan = _checked("on_nan", on_nan, ON_NAN)
+        self.layers = checked_layers(layers)
+        self.capture = checked_capture(capture)
+        self.level = checked("level", level, LEVELS)
+        self.on_nan = checked("on_nan", on_nan, ON_NAN)
         self.strict = strict
         self.probe = probe
-        self._probe_batch = _checked_probe(probe, self.capture)
+        self._probe_batch = checked_probe(probe, self.capture)
         self._probe: Probe | None = None
         self._probing = bool(self._captured(PROBED))
         self.max_bytes = max_bytes
-        self._history = SQLiteHistory.create(store, max_bytes=max_bytes)
-        self.run = Run(self._history)
-        self._told = nonfinite.as_seen(self.run.events)
-        self._alarmed: nonfinite.Seen = set()
+        self._record = Record(SQLiteHistory.create(store, max_bytes=max_bytes))
+        self._warned = False
         self._step: InstrumentedStep | None = None
         self._native: Any = None
         self._trainable: list[bool] = []
@@ -153,9 +139,13 @@ class RNNMonitor(keras.callbacks.Callback):
         self._now = 0
         self._epoch_start = 0
         self._offset = 0
-        self._trained = _steps_trained(self.run)
+        self._trained = self._record.steps_trained
         self._fit_is_new = True
-        self._recorded: set[int] = set()
+
+    @property
+    def run(self) -> Run:
+        """What has been recorded."""
+        return self._record.run
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RNNMonitor:
         """A monitor with the same settings and a run of its own in memory (tuners copy callbacks)."""
@@ -174,7 +164,7 @@ class RNNMonitor(keras.callbacks.Callback):
         select(sites(model), self.layers)
         if model is not self.model:
             # What was taken from, or failed on, another model says nothing of this one.
-            self._probe_batch = _checked_probe(self.probe, self.capture)
+            self._probe_batch = checked_probe(self.probe, self.capture)
             self._probing = bool(self._captured(PROBED))
         if self.probe != FIRST_BATCH and self._probe_batch is not None and model.built:
             require_fitting(model, self._probe_batch.x)
@@ -183,7 +173,7 @@ class RNNMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Prepares the instrumented step and writes down what is trained."""
         self._restore()
-        self._alarmed = set()
+        self._warned = False
         self._fit_is_new = True
         trainable = [v.trainable for v in self.model.variables]
         if self._native is not self.model.train_function:
@@ -194,7 +184,7 @@ class RNNMonitor(keras.callbacks.Callback):
         elif len(trainable) == len(self._trainable) and trainable != self._trainable:
             # Keras goes on with what it compiled before; a trace of ours would train other weights.
             self._switch_off(CaptureError(_NOT_RECOMPILED))
-        self._guarded(self._describe)
+        self._guarded(self._record.describe, self._now, self.model, self._settings())
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes at which optimizer step the epoch starts."""
@@ -224,16 +214,13 @@ class RNNMonitor(keras.callbacks.Callback):
         """Keeps the epoch's logs, validation included."""
         self._trained = self._steps_done()
         if self._step is not None:
-            self._guarded(self._history.add_epoch, epoch, self._trained - 1, _scalars(logs))
+            self._guarded(self._record.history.add_epoch, epoch, self._trained - 1, _scalars(logs))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model as it was and the run file complete."""
         self._restore()
         self._trained = self._steps_done()
-        # Some models are built by their first batch only.
-        self._note("model", describe_model, self.model)
-        self._guarded(self._history.set_meta, "finished", now())
-        self._guarded(self._history.close)
+        self._guarded(self._record.finish, self._now, self.model)
 
     # -- one due step ---------------------------------------------------------------------------
 
@@ -267,75 +254,22 @@ class RNNMonitor(keras.callbacks.Callback):
         self._stand_in = None
 
     def _keep(self, recording: Recording, logs: dict[str, float]) -> None:
-        step = recording.step + self._offset
-        alarms = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._alarmed)
-        if recording.blocked:
-            message = f"step {step} was tried and undone by NaNGuard: its loss or gradients were not finite"
-            self._add_events([Event(step, "blocked-step", None, None, {}, message)])
-        elif not recording.applied:
-            # Scaled gradients may overflow; what went into them may not.
-            alarms = [e for e in alarms if e.key is not None and e.key.kind in ("weight", "value")]
-            if not alarms:
-                self._add_events([self._skipped(step)])
-                return
-        self._add_notes(step, recording)
-        if recording.applied and step not in self._recorded:
-            self._history.declare(recording.infos)
-            self._history.append(self._snapshot(step, recording, logs))
-            self._recorded.add(step)
-        elif recording.applied:
-            message = f"step {step} was trained again (from a checkpoint?); the run keeps its first recording"
-            self._add_events([Event(step, "repeated-step", None, None, {}, message)])
-        if alarms:
-            self._report_nonfinite(alarms)
-
-    def _snapshot(self, step: int, recording: Recording, logs: dict[str, float]) -> Snapshot:
-        rate = recording.learning_rate
-        logs = logs if math.isnan(rate) else {"learning_rate": rate, **logs}
-        return Snapshot(
-            step,
-            self._epoch,
-            time.time(),
-            recording.seconds,
-            recording.moments,
-            recording.histograms,
-            recording.values,
-            logs,
-        )
-
-    def _skipped(self, step: int) -> Event:
-        if not _may_skip(self.model):
+        if not (recording.applied or recording.blocked or _may_skip(self.model)):
             raise CaptureError(
                 "the train step does not advance model.optimizer.iterations: its steps cannot be told apart"
             )
-        message = (
-            f"step {step} was tried and skipped: its scaled gradients overflowed, the optimizer halved the "
-            "loss scale; nothing was recorded"
-        )
-        return Event(step, "skipped-step", None, None, {}, message)
+        alarms = self._record.keep(recording.step + self._offset, self._epoch, recording, logs)
+        if alarms:
+            self._alarm(nonfinite.summary(alarms))
 
-    def _add_notes(self, step: int, recording: Recording) -> None:
-        for note in recording.notes:
-            if (note.key, None, note.kind) not in self._told:
-                self._add_events([Event(step, note.kind, note.key, None, {}, note.message)])
-
-    def _add_events(self, events: list[Event]) -> None:
-        for event in events:
-            self._history.add_event(event)
-        self._told |= nonfinite.as_seen(events)
-
-    def _report_nonfinite(self, alarms: list[Event]) -> None:
-        """Notes what is new to the run; warns, stops or raises for what is new to this fit."""
-        first_alarm = not self._alarmed
-        self._alarmed |= nonfinite.as_seen(alarms)
-        new = nonfinite.as_seen(alarms) - self._told
-        self._add_events([event for event in alarms if (event.key, event.gate, event.kind) in new])
-        message = nonfinite.summary(alarms)
+    def _alarm(self, message: str) -> None:
+        """Warns, stops or raises: something was not finite that was in this fit before."""
         if self.on_nan == "raise":
             raise NonFiniteError(message)
         if self.on_nan == "stop":
             self.model.stop_training = True
-        if first_alarm:
+        if not self._warned:
+            self._warned = True
             warnings.warn(message, NonFiniteWarning, stacklevel=2)
 
     # -- keeping training alive -----------------------------------------------------------------
@@ -361,7 +295,7 @@ class RNNMonitor(keras.callbacks.Callback):
         message = f"{consequence}: {reason}"
         _log.error("%s", message, exc_info=None if isinstance(error, SeeRNNError) else error)
         try:
-            self._history.add_event(Event(self._now, "capture-off", None, None, {}, message))
+            self._record.add_events([Event(self._now, "capture-off", None, None, {}, message)])
         except SeeRNNError as store_error:
             _log.error("this could not be noted in the run: %s", store_error)
 
@@ -375,92 +309,16 @@ class RNNMonitor(keras.callbacks.Callback):
         if self._steps_done() < self._trained and self._steps_done() == self._offset:
             # A new optimizer counts from 0 again: its steps go on after those trained so far.
             self._offset = self._trained
-        self._recorded = set(self.run.steps)
         self._now = self._steps_done()
-        self._guarded(self._add_fit)
+        self._guarded(self._record.begin_fit, self._now, self.params)
 
-    def _add_fit(self) -> None:
-        fits = self.run.meta.get("fits", [])
-        fit = {"first_step": self._now, "started": now(), **self.params}
-        self._history.set_meta("fits", [*fits, fit])
-
-    def _describe(self) -> None:
-        facts = {
-            "package_version": __version__,
-            "started": self.run.meta.get("started", now()),
-            "loss": str(getattr(self.model.loss, "name", None) or self.model.loss),
-            "jit_compile": bool(self.model.jit_compile),
-            "every": repr(self.every),
-            "level": self.level,
-            "capture": list(self.capture),
-            **describe_machine(),
-        }
-        for name, value in facts.items():
-            self._history.set_meta(name, value)
-        self._note("model", describe_model, self.model)
-        self._note("optimizer", describe_optimizer, self.model.optimizer)
-        self._note("seeds", seed_states, self.model)
-
-    def _note(self, name: str, describe: Callable[[Any], Any], what: Any) -> None:
-        """Keeps a description; what a user's own class refuses to tell about itself is noted as missing."""
-        try:
-            fact = describe(what)
-        except Exception as error:
-            fact = None
-            message = f"the run does not describe the {name}: {type(error).__name__}: {error}"
-            self._guarded(self._add_events, [Event(self._now, "not-described", None, None, {}, message)])
-        self._guarded(self._history.set_meta, name, fact)
+    def _settings(self) -> dict[str, Any]:
+        return {"every": repr(self.every), "level": self.level, "capture": list(self.capture)}
 
 
 def _may_skip(model: Any) -> bool:
     """Whether steps may be left out: by loss scaling when gradients overflow, or by a guard."""
     return hasattr(model.optimizer, "inner_optimizer") or is_guarded(model)
-
-
-def _steps_trained(run: Run) -> int:
-    """How many steps a run knows to have been trained."""
-    return max([*run.steps, *(int(epoch["step"]) for epoch in run.epochs)], default=-1) + 1
-
-
-def _checked_layers(layers: Any) -> Any:
-    if layers is None or isinstance(layers, str | keras.layers.Layer):
-        return layers
-    wanted = tuple(layers) if isinstance(layers, Iterable) else (layers,)
-    if not wanted or not all(isinstance(item, str | keras.layers.Layer) for item in wanted):
-        raise ArgumentTypeError(
-            'layers must be None for all, or names, paths or layer objects such as ["lstm", "encoder"]; '
-            f"got {layers!r}"
-        )
-    return wanted
-
-
-def _checked_capture(capture: Collection[str]) -> tuple[str, ...]:
-    if isinstance(capture, str) or not isinstance(capture, Collection):
-        raise ArgumentTypeError(f'capture must be a list of names such as ["gradients"]; got {capture!r}')
-    known = (*CAPTURES, *PROBED)
-    if not capture:
-        raise ArgumentError(f"capture must name at least one of {', '.join(known)}; got {capture!r}")
-    return tuple(dict.fromkeys(_checked("capture", name, known) for name in capture))
-
-
-def _checked_probe(probe: Any, capture: tuple[str, ...]) -> Batch | None:
-    if isinstance(probe, str):
-        _checked("probe", probe, (FIRST_BATCH,))
-        return None
-    if not isinstance(probe, tuple | list) or not 1 <= len(probe) <= 3:
-        raise ArgumentTypeError(
-            f"probe must be (x, y), (x, y, sample_weight) or {FIRST_BATCH!r}; got {type(probe).__name__}"
-        )
-    batch = read_batch(*probe)
-    if batch.y is None and "state_gradients" in capture:
-        raise ArgumentError('capture "state_gradients" needs targets: probe=(x, y)')
-    return batch
-
-
-def _checked(what: str, given: str, valid: tuple[str, ...]) -> str:
-    if given not in valid:
-        raise one_of(what, given, valid)
-    return given
 
 
 def _scalars(logs: dict[str, Any] | None) -> dict[str, float]:

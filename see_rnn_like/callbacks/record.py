@@ -1,0 +1,165 @@
+"""The run while it is written: recordings become snapshots and events; nothing is told twice."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from see_rnn_like import __version__
+from see_rnn_like.callbacks import nonfinite
+from see_rnn_like.engine.train_step import Recording
+from see_rnn_like.history import Event, Snapshot
+from see_rnn_like.models.description import (
+    describe_machine,
+    describe_model,
+    describe_optimizer,
+    now,
+    seed_states,
+)
+from see_rnn_like.run import Run
+from see_rnn_like.store import SQLiteHistory
+
+
+class Record:
+    """Writes what a monitor sees.
+
+    Args:
+        history: where it is kept; what is in there already is continued.
+    """
+
+    def __init__(self, history: SQLiteHistory) -> None:
+        self.history = history
+        self.run = Run(history)
+        self._told = nonfinite.as_seen(self.run.events)
+        self._alarmed: nonfinite.Seen = set()
+        self._steps: set[int] = set()
+
+    @property
+    def steps_trained(self) -> int:
+        """How many steps the run knows to have been trained."""
+        epochs = (int(epoch["step"]) for epoch in self.run.epochs)
+        return max([*self.run.steps, *epochs], default=-1) + 1
+
+    # -- around a fit ---------------------------------------------------------------------------
+
+    def describe(self, step: int, model: Any, settings: Mapping[str, Any]) -> None:
+        """Writes down what is trained, how it is recorded, and where."""
+        facts = {
+            "package_version": __version__,
+            "started": self.run.meta.get("started", now()),
+            "loss": str(getattr(model.loss, "name", None) or model.loss),
+            "jit_compile": bool(model.jit_compile),
+            **settings,
+            **describe_machine(),
+        }
+        for name, value in facts.items():
+            self.history.set_meta(name, value)
+        self._note(step, "model", describe_model, model)
+        self._note(step, "optimizer", describe_optimizer, model.optimizer)
+        self._note(step, "seeds", seed_states, model)
+
+    def begin_fit(self, first_step: int, params: Mapping[str, Any]) -> None:
+        """Notes that training starts, or goes on, at a step; NaN and Inf are alarming anew."""
+        self._alarmed = set()
+        self._steps = set(self.run.steps)
+        fit = {"first_step": first_step, "started": now(), **params}
+        self.history.set_meta("fits", [*self.run.meta.get("fits", []), fit])
+
+    def finish(self, step: int, model: Any) -> None:
+        """Completes the run; a next fit may continue it."""
+        # Some models are built by their first batch only.
+        self._note(step, "model", describe_model, model)
+        self.history.set_meta("finished", now())
+        self.history.close()
+
+    def _note(self, step: int, name: str, describe: Callable[[Any], Any], what: Any) -> None:
+        """Keeps a description; what a user's own class refuses to tell about itself is noted as missing."""
+        try:
+            fact = describe(what)
+        except Exception as error:
+            fact = None
+            message = f"the run does not describe the {name}: {type(error).__name__}: {error}"
+            self.add_events([Event(step, "not-described", None, None, {}, message)])
+        self.history.set_meta(name, fact)
+
+    # -- one recorded step ----------------------------------------------------------------------
+
+    def keep(self, step: int, epoch: int, recording: Recording, logs: Mapping[str, float]) -> list[Event]:
+        """Keeps a step that was recorded, or says why there is nothing to keep.
+
+        Args:
+            step: optimizer step.
+            epoch: its epoch.
+            recording: what was seen.
+            logs: scalars of the step.
+
+        Returns:
+            NaN and Inf that are new to this fit, in execution order.
+        """
+        alarms = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._alarmed)
+        if recording.blocked:
+            message = f"step {step} was tried and undone by NaNGuard: its loss or gradients were not finite"
+            self.add_events([Event(step, "blocked-step", None, None, {}, message)])
+        elif not recording.applied:
+            # Scaled gradients may overflow; what went into them may not.
+            alarms = [e for e in alarms if e.key is not None and e.key.kind in ("weight", "value")]
+            if not alarms:
+                self.add_events([_skipped(step)])
+                return []
+        self._add_notes(step, recording)
+        if recording.applied:
+            self._append(_snapshot(step, epoch, recording, logs), recording)
+        self._add_alarms(alarms)
+        return alarms
+
+    def _append(self, snapshot: Snapshot, recording: Recording) -> None:
+        if snapshot.step not in self._steps:
+            self.history.declare(recording.infos)
+            self.history.append(snapshot)
+            self._steps.add(snapshot.step)
+        else:
+            step = snapshot.step
+            message = f"step {step} was trained again (from a checkpoint?); the run keeps its first recording"
+            self.add_events([Event(step, "repeated-step", None, None, {}, message)])
+
+    def add_events(self, events: list[Event]) -> None:
+        """Adds events to the run."""
+        for event in events:
+            self.history.add_event(event)
+        self._told |= nonfinite.as_seen(events)
+
+    def _add_notes(self, step: int, recording: Recording) -> None:
+        for note in recording.notes:
+            if (note.key, None, note.kind) not in self._told:
+                self.add_events([Event(step, note.kind, note.key, None, {}, note.message)])
+
+    def _add_alarms(self, alarms: list[Event]) -> None:
+        """Adds those that are new to the run, which may go back further than this fit."""
+        self._alarmed |= nonfinite.as_seen(alarms)
+        new = nonfinite.as_seen(alarms) - self._told
+        self.add_events([event for event in alarms if (event.key, event.gate, event.kind) in new])
+
+
+def _snapshot(step: int, epoch: int, recording: Recording, logs: Mapping[str, float]) -> Snapshot:
+    rate = recording.learning_rate
+    logs = logs if math.isnan(rate) else {"learning_rate": rate, **logs}
+    return Snapshot(
+        step,
+        epoch,
+        time.time(),
+        recording.seconds,
+        recording.moments,
+        recording.histograms,
+        recording.values,
+        logs,
+    )
+
+
+def _skipped(step: int) -> Event:
+    message = (
+        f"step {step} was tried and skipped: its scaled gradients overflowed, the optimizer halved the "
+        "loss scale; nothing was recorded"
+    )
+    return Event(step, "skipped-step", None, None, {}, message)
