@@ -10,7 +10,7 @@ from typing import Any
 from see_rnn_like import __version__
 from see_rnn_like.callbacks import nonfinite
 from see_rnn_like.engine.train_step import Recording
-from see_rnn_like.history import Event, Snapshot
+from see_rnn_like.history import Event, Snapshot, TensorInfo
 from see_rnn_like.models.description import (
     describe_machine,
     describe_model,
@@ -35,6 +35,7 @@ class Record:
         self._told = nonfinite.as_seen(self.run.events)
         self._alarmed: nonfinite.Seen = set()
         self._steps: set[int] = set()
+        self._declared: tuple[TensorInfo, ...] = ()
 
     @property
     def steps_trained(self) -> int:
@@ -116,7 +117,9 @@ class Record:
 
     def _append(self, snapshot: Snapshot, recording: Recording) -> None:
         if snapshot.step not in self._steps:
-            self.history.declare(recording.infos)
+            if recording.infos is not self._declared:
+                self.history.declare(recording.infos)
+                self._declared = recording.infos
             self.history.append(snapshot)
             self._steps.add(snapshot.step)
         else:

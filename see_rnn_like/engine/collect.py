@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +32,24 @@ class Collected:
     Attributes:
         tensors: in the order in which the step made them.
         infos: of the same length and order.
+        masks: where values are no padding, of those that came with a mask.
+        sources: equal for tensors that hold the same values.
         notes: what could not be recorded, and why.
     """
 
     tensors: dict[str, Any] = field(default_factory=dict)
     infos: list[TensorInfo] = field(default_factory=list)
+    masks: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, Hashable] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
 
-    def keep(self, info: TensorInfo, tensor: Any) -> None:
+    def keep(self, info: TensorInfo, tensor: Any, mask: Any = None) -> None:
         """Adds a tensor, or a note if it cannot be reached from the step.
+
+        Args:
+            info: what it is.
+            tensor: its values.
+            mask: bool over its leading axes, False where there is padding; None without.
 
         Raises:
             CaptureError: if there is a tensor of that name already.
@@ -51,6 +60,9 @@ class Collected:
         if _is_reachable(tensor):
             self.tensors[name] = tensor
             self.infos.append(info)
+            self.sources[name] = (_source(tensor), None if mask is None else _name(mask))
+            if mask is not None:
+                self.masks[name] = mask
         else:
             self.leave_out(
                 "not-recorded",
@@ -66,7 +78,7 @@ class Collected:
 def collect_outputs(into: Collected, outputs: OutputTaps, points: Sequence[OutputPoint]) -> None:
     """Keeps the outputs, and notes layers that were never called in sight."""
     for output in _shown(outputs):
-        into.keep(output_info(output, "value", {}), output.value)
+        into.keep(output_info(output, "value", {}), output.value, not_padding(output))
     called = {id(output.point.source) for output in outputs.seen} | set(outputs.calls)
     for point in points:
         if id(point.source) not in called:
@@ -92,7 +104,7 @@ def collect_output_gradients(into: Collected, outputs: OutputTaps, scale: Any) -
     for output in reversed(shown):
         info = output_info(output, "gradient", scale_attrs(scale))
         if len(output.gradients) == 1:
-            into.keep(info, unscaled(output.gradients[0], scale))
+            into.keep(info, unscaled(output.gradients[0], scale), not_padding(output))
         elif output.gradients:
             passes = len(output.gradients)
             into.leave_out("not-recorded", info.key, f"{passes} backward passes of this step reach it")
@@ -142,9 +154,20 @@ def output_info(output: TappedOutput, kind: str, attrs: dict[str, Any]) -> Tenso
     # A recurrent layer's first tensor is its sequence, if it returns one; what follows are last states.
     if point.direction == "backward" and output.index == 0:
         attrs["time_order"] = "input" if point.reversed_time else "last state only"
-    if output.masked:
-        attrs["mask"] = "masked timesteps are included"
+    if output.mask is not None:
+        left_out = not_padding(output) is not None
+        attrs["mask"] = "statistics leave padding out" if left_out else "padding is part of the statistics"
     return TensorInfo(key, output_dims(len(shape)), shape, {}, attrs)
+
+
+def not_padding(output: TappedOutput) -> Any:
+    """Where the values of an output are no padding, bool over its leading axes; None if that is unknown."""
+    mask, rank = output.mask, output.value.shape.rank
+    if mask is None or not _is_reachable(mask) or mask.shape.rank is None or mask.shape.rank > rank:
+        return None
+    # Keras masks timesteps in input order; a backward layer makes its sequence in the other.
+    turned = output.point.direction == "backward" and output.index == 0 and output.point.reversed_time
+    return tf.reverse(mask, [1]) if turned else mask
 
 
 def scale_attrs(scale: Any) -> dict[str, Any]:
@@ -155,6 +178,21 @@ def scale_attrs(scale: Any) -> dict[str, Any]:
 def _shown(outputs: OutputTaps) -> list[TappedOutput]:
     # Every sigmoid or softmax output carries logits; they matter only where the loss went from them.
     return [o for o in outputs.seen if o.gradients or not o.role.startswith("logits")]
+
+
+def _source(tensor: Any) -> Hashable:
+    """Names the values of a tensor: the same for one that was only reshaped."""
+    while tf.is_symbolic_tensor(tensor) and tensor.op.type in _RESHAPING:
+        tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
+    return _name(tensor)
+
+
+def _name(tensor: Any) -> Hashable:
+    return tensor.name if tf.is_symbolic_tensor(tensor) else id(tensor)
+
+
+#: Operations that hand values on as they are.
+_RESHAPING = frozenset({"Identity", "IdentityN", "Reshape", "StopGradient"})
 
 
 def _is_reachable(tensor: Any) -> bool:

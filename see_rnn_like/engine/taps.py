@@ -40,9 +40,9 @@ class TappedOutput:
     gradients: list[Any] = field(default_factory=list)
 
     @property
-    def masked(self) -> bool:
-        """Whether Keras sends a mask along, which it attaches after the layer's `call`."""
-        return getattr(self.passed, "_keras_mask", None) is not None
+    def mask(self) -> Any:
+        """The mask Keras sends along, which it attaches after the layer's `call`; None without."""
+        return getattr(self.passed, "_keras_mask", None)
 
 
 @dataclass

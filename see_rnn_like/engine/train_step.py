@@ -10,14 +10,14 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from see_rnn_like.engine import native, summaries
+from see_rnn_like.engine import native
 from see_rnn_like.engine.collect import (
     Collected,
     Note,
@@ -27,6 +27,7 @@ from see_rnn_like.engine.collect import (
     collect_weight_gradients,
     weight_info,
 )
+from see_rnn_like.engine.digest import Digest, Item, digest
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
 from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.taps import (
@@ -132,6 +133,8 @@ class InstrumentedStep:
         self._guard: GuardedStep | None = None
         self._traces: list[_Trace] = []
         self._collected = Collected()
+        self._infos: tuple[TensorInfo, ...] = ()
+        self._digest = Digest((), (), ())
         self._function: Callable[[Any], Any] = self._recorded_step
         self._tapped_step: Callable[[Any], Any] = self._tapped
         self._eagerly = bool(model.run_eagerly)
@@ -155,7 +158,8 @@ class InstrumentedStep:
         if known is None:
             known = self._traced(iterator.element_spec)
             self._traces.append(known)
-        self._function, self._collected = known.function, known.collected
+        self._function, self._collected, self._digest = known.function, known.collected, known.digest
+        self._infos = tuple(known.collected.infos)
 
     def _traced(self, spec: Any) -> _Trace:
         if hasattr(self.model.train_step, "get_concrete_function"):
@@ -175,7 +179,7 @@ class InstrumentedStep:
                 raise self.failure
         except Exception as error:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
-        return _Trace(spec, function, self._collected)
+        return _Trace(spec, function, self._collected, self._digest)
 
     def record(self, batch: Any) -> tuple[Any, Recording | None, Verdict | None]:
         """Trains on a batch, and records. The step must have been traced.
@@ -234,13 +238,15 @@ class InstrumentedStep:
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
         held = self._guard.hold() if self._guard is not None else []
-        logs, bits, verdict = self._tapped_step(data)
+        logs, bits, masks, verdict = self._tapped_step(data)
         inner, whole = self._collected, Collected(notes=self._collected.notes)
         if "weights" in self.capture:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "weight", {}), value)
         for info, pattern in zip(inner.infos, bits, strict=True):
-            whole.keep(info, tf.bitcast(pattern, inner.tensors[str(info.key)].dtype))
+            name = str(info.key)
+            whole.keep(info, tf.bitcast(pattern, inner.tensors[name].dtype), masks.get(name))
+            whole.sources[name] = inner.sources[name]
         if "updates" in self.capture:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "update", {}), tf.identity(slot.variable.value) - value)
@@ -251,7 +257,7 @@ class InstrumentedStep:
         return logs, (first, after, rate), verdict, self._packed(whole)
 
     @tf.autograph.experimental.do_not_convert
-    def _tapped(self, data: Any) -> tuple[Any, list[Any], Any]:
+    def _tapped(self, data: Any) -> tuple[Any, list[Any], dict[str, Any], Any]:
         """The model's own `train_step` with taps on; patches live only while this is traced."""
         optimizer = self.model.optimizer
         outputs, gradients = OutputTaps(), GradientTaps()
@@ -270,11 +276,20 @@ class InstrumentedStep:
             if outputs.failure is not None:
                 raise outputs.failure
             self._collect(outputs, losses, gradients, scale.factor)
-            return logs, [_to_bits(tensor) for tensor in self._collected.tensors.values()], verdict
+            return logs, self._to_bits(self._collected), self._collected.masks, verdict
         except Exception as error:
             # Not raised here: the trace must be completed, see `OutputTaps.record`.
             self.failure, self._collected = error, Collected()
-            return logs, [], verdict
+            return logs, [], {}, verdict
+
+    def _to_bits(self, collected: Collected) -> list[Any]:
+        """What leaves the step; for statistics alone, one of several tensors of the same values will do."""
+        tensors = list(collected.tensors.values())
+        if self.level != "full":
+            first: dict[Hashable, Any] = {}
+            sources = collected.sources.values()
+            tensors = [first.setdefault(source, t) for source, t in zip(sources, tensors, strict=True)]
+        return [_to_bits(tensor) for tensor in tensors]
 
     def _collect(self, outputs: OutputTaps, losses: LossTaps, gradients: GradientTaps, scale: Any) -> None:
         if "outputs" in self.capture:
@@ -296,22 +311,27 @@ class InstrumentedStep:
 
     def _packed(self, collected: Collected) -> dict[str, Any]:
         """Reduces every tensor and stacks the results, so that few tensors travel to the host."""
-        moments, histograms = summaries.pack(collected.infos, list(collected.tensors.values()))
-        values = collected.tensors if self.level == "full" else {}
-        return {"moments": moments, "histograms": histograms, "values": values}
+        items = [
+            Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
+            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
+        ]
+        self._digest, numbers = digest(items, histograms=True)
+        self._infos = tuple(collected.infos)
+        return {**numbers, "values": collected.tensors if self.level == "full" else {}}
 
     # -- on the host ----------------------------------------------------------------------------
 
     def _to_host(self, start: float, counted: tuple[Any, ...], packed: dict[str, Any]) -> Recording:
         before, after, rate = (number.numpy() for number in counted)
-        infos = tuple(self._collected.infos)
-        moments, histograms = summaries.unpack(infos, packed["moments"], packed["histograms"])
+        infos = self._infos
+        moments, histograms = self._digest.read(packed)
+        keys = [info.key for info in infos]
         values = packed["values"]
         return Recording(
             time.perf_counter() - start,
             infos,
-            moments,
-            histograms,
+            dict(zip(keys, moments, strict=True)),
+            dict(zip(keys, histograms, strict=False)),
             {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
             tuple(self._collected.notes),
             int(before),
@@ -327,6 +347,7 @@ class _Trace:
     spec: Any
     function: Callable[[Any], Any]
     collected: Collected
+    digest: Digest
 
 
 def _narrowest(traces: Sequence[_Trace], spec: Any) -> _Trace | None:

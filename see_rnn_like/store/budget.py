@@ -65,23 +65,28 @@ def too_large(sizes: Mapping[str, int], max_bytes: int) -> tuple[str, ...]:
     return tuple(dropped)
 
 
-def thin(db: sqlite3.Connection, max_bytes: int) -> dict[str, int]:
-    """Drops arrays of older snapshots until the run fits its budget.
+def used(db: sqlite3.Connection) -> int:
+    """Bytes of all arrays of the run."""
+    (total,) = db.execute(
+        "SELECT total(moments_bytes) + total(histogram_bytes) + total(value_bytes) FROM snapshots"
+    ).fetchone()
+    return int(total)
+
+
+def thin(db: sqlite3.Connection, excess: int) -> dict[str, int]:
+    """Drops arrays of older snapshots until so many bytes are free, or no more can be freed.
 
     The newest snapshot stays as it is. A snapshot that loses its moments is gone, but for the first.
 
     Args:
         db: the run, in a transaction.
-        max_bytes: the budget.
+        excess: bytes to free.
 
     Returns:
-        Field → number of snapshots that gave it up; empty if the run fits as it is.
+        Field → number of snapshots that gave it up.
     """
-    total, newest = db.execute(
-        "SELECT total(moments_bytes) + total(histogram_bytes) + total(value_bytes), max(number) "
-        "FROM snapshots"
-    ).fetchone()
-    excess, dropped = int(total) - max_bytes, {}
+    (newest,) = db.execute("SELECT max(number) FROM snapshots").fetchone()
+    dropped: dict[str, int] = {}
     for field in IN_ORDER:
         if excess > 0:
             numbers, sizes = _may_go(db, field, newest)

@@ -62,14 +62,14 @@ def pack(array: np.ndarray, label: str) -> Packed:
         >>> unpack(packed._replace(data=bytes(packed.data)), "demo")
         array([1., 2.], dtype=float32)
     """
-    name = array.dtype.name
+    name = _dtype_name(array.dtype)
     if name not in DTYPES:
         raise CaptureError(f"{label}: arrays of type {name} cannot be kept; types are {', '.join(DTYPES)}")
     # NumPy hands out no buffer of a bfloat16 array; its bits are those of a 16-bit whole number.
     bits = array.view("uint16") if name == "bfloat16" else array
-    little = np.ascontiguousarray(bits, bits.dtype.newbyteorder("<"))
+    little = np.ascontiguousarray(bits, _little_endian(bits.dtype))
     data = little.reshape(-1).view("uint8").data if little.size else b""
-    shape = json.dumps(array.shape)
+    shape = _shape_text(array.shape)
     return Packed(name, shape, _checksum(label, name, shape, data), data)
 
 
@@ -102,6 +102,12 @@ def unpack(packed: Packed, label: str) -> np.ndarray:
     return _widened(array) if dtype == "bfloat16" else array
 
 
+# NumPy makes these anew at each use; a run writes the same few of them thousands of times.
+_dtype_name = functools.lru_cache(maxsize=64)(lambda dtype: dtype.name)
+_little_endian = functools.lru_cache(maxsize=64)(lambda dtype: dtype.newbyteorder("<"))
+_shape_text = functools.lru_cache(maxsize=256)(json.dumps)
+
+
 @functools.lru_cache(maxsize=256)
 def _shape(text: str) -> tuple[int, ...]:
     # A run has few different shapes, each thousands of times.
@@ -122,7 +128,8 @@ def is_shape(value: object) -> bool:
 
 def narrowed(counts: np.ndarray) -> np.ndarray:
     """Counts in the smallest unsigned type that holds them all; most bins hold few."""
-    return counts.astype(np.min_scalar_type(counts.max(initial=0)))
+    most = int(counts.max(initial=0))
+    return counts.astype("uint8" if most < 2**8 else np.min_scalar_type(most))
 
 
 def to_json(value: Any, what: str) -> str:

@@ -109,14 +109,17 @@ def checked(info: TensorInfo, field: str, array: Any) -> np.ndarray:
     """
     given = np.asarray(array, "float64" if field == "moments" else None)
     expected = _expected_shape(info, field)
-    fits = len(expected) == given.ndim and all(
-        want in (None, size) for want, size in zip(expected, given.shape, strict=True)
-    )
-    if not fits:
+    if given.shape != expected and not _fits(given.shape, expected):
         raise ValueError(f"the {field} of '{info.key}' must have shape {expected}; got {given.shape}")
     if field == "histogram" and given.dtype.kind not in "iu":
         raise ValueError(f"the histogram of '{info.key}' must be whole numbers; got {given.dtype}")
     return given
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(expected) == len(shape) and all(
+        want in (None, size) for want, size in zip(expected, shape, strict=True)
+    )
 
 
 def array_from_row(row: tuple[Any, ...], info: TensorInfo, field: str, step: int) -> np.ndarray:

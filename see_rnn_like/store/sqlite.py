@@ -62,6 +62,8 @@ class SQLiteHistory(History):
         # What was declared, as the connection it was read from knows it; see `_transaction`.
         self._known: dict[TensorKey, tuple[int, TensorInfo]] = {}
         self._known_by: sqlite3.Connection | None = None
+        # Bytes of the stored arrays; adding them up anew for each snapshot would take ever longer.
+        self._used: int | None = None
         if writer is not None:
             # A run in memory stays readable for those who are called even later at the end of the process.
             weakref.finalize(self, writer.discard).atexit = path is not None
@@ -138,7 +140,7 @@ class SQLiteHistory(History):
             if self.max_bytes is None:
                 _insert_snapshot(db, snapshot, packed)
             else:
-                _insert_within(db, snapshot, packed, self.max_bytes)
+                self._insert_within(db, snapshot, packed, self.max_bytes)
 
     def add_event(self, event: Event) -> None:
         """Writes one event.
@@ -307,6 +309,24 @@ class SQLiteHistory(History):
                     self._change(db, rows.widened(info, whole.shape))
         return packed
 
+    def _insert_within(
+        self, db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed, max_bytes: int
+    ) -> None:
+        """Inserts a snapshot, shortened if it is too large by itself, and thins older ones to make room."""
+        dropped = budget.too_large(_sizes(packed), max_bytes)
+        kept = packed | {field: [] for field in dropped}
+        used = budget.used(db) if self._used is None else self._used
+        _insert_snapshot(db, snapshot, kept)
+        self._used = used + sum(_sizes(kept).values())
+        if dropped:
+            message = budget.too_large_message(snapshot.step, dropped, max_bytes)
+            _note(db, Event(snapshot.step, "over-budget", None, None, {"snapshots": 1}, message))
+        if self._used > max_bytes:
+            thinned = budget.thin(db, self._used - max_bytes)
+            self._used = budget.used(db)
+            message = budget.thinned_message(db, max_bytes)
+            _note(db, Event(snapshot.step, "thinned", None, None, thinned, message))
+
     def _declared(self, key: TensorKey) -> tuple[int, TensorInfo]:
         if key not in self._known:
             raise CaptureError(f"'{key}' was not declared; declare(infos) comes before append(snapshot)")
@@ -333,7 +353,7 @@ class SQLiteHistory(History):
             try:
                 if db is not self._known_by:
                     with self._checked():
-                        self._known, self._known_by = _tensors(db), db
+                        self._known, self._used, self._known_by = _tensors(db), None, db
                 yield db
                 db.execute("COMMIT")
             except BaseException:
@@ -392,19 +412,6 @@ def _checked(info: TensorInfo, field: str, array: Any) -> np.ndarray:
     return codec.narrowed(whole) if field == "histogram" else whole
 
 
-def _insert_within(db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed, max_bytes: int) -> None:
-    """Inserts a snapshot, shortened if it is too large by itself, and thins older ones to make room."""
-    dropped = budget.too_large(_sizes(packed), max_bytes)
-    _insert_snapshot(db, snapshot, packed | {field: [] for field in dropped})
-    if dropped:
-        message = budget.too_large_message(snapshot.step, dropped, max_bytes)
-        _note(db, Event(snapshot.step, "over-budget", None, None, {"snapshots": 1}, message))
-    thinned = budget.thin(db, max_bytes)
-    if thinned:
-        message = budget.thinned_message(db, max_bytes)
-        _note(db, Event(snapshot.step, "thinned", None, None, thinned, message))
-
-
 def _insert_snapshot(db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed) -> None:
     step, *facts = rows.snapshot_row(snapshot)
     if db.execute("SELECT 1 FROM snapshots WHERE step = ?", (step,)).fetchone():
@@ -414,7 +421,8 @@ def _insert_snapshot(db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed
         )
     sizes = _sizes(packed)
     db.execute(
-        "INSERT INTO snapshots SELECT ifnull(max(number) + 1, 0), ?, ?, ?, ?, ?, ?, ?, ? FROM snapshots",
+        "INSERT INTO snapshots VALUES "
+        "((SELECT ifnull(max(number) + 1, 0) FROM snapshots), ?, ?, ?, ?, ?, ?, ?, ?)",
         (step, *facts, *(sizes[field] if packed[field] else None for field in FIELDS)),
     )
     for field, arrays in packed.items():
