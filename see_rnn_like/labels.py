@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from see_rnn_like.errors import ArgumentError, one_of
 
@@ -77,6 +78,10 @@ class TensorKey:
         return cls("/".join(layer), direction, role, kind)
 
     def __str__(self) -> str:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         layer = [self.layer] if self.layer else []
         if self.direction is not None:
             layer.append(self.direction)

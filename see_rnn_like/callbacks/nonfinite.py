@@ -31,6 +31,8 @@ def nonfinite_events(
     Returns:
         The events, in execution order.
     """
+    if not any(rows[:, _NAN : _INF + 1].any() for rows in moments.values()):
+        return []
     return [
         _event(step, info.key, gate, kind, row)
         for info in infos

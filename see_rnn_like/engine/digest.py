@@ -1,13 +1,16 @@
-"""Statistics of all tensors of a step at little cost: quick inside the graph, exact where it matters.
+"""Statistics of all tensors of a step at little cost: quick inside a graph, exact where it matters.
 
-Every pass over a tensor and every operation of the graph is paid in every recorded step. Therefore
+Every pass over a tensor and every operation is paid in every recorded step. Therefore
 
-* sums are taken in the tensor's own type, which is exact to its rounding while no square leaves the range of
-  the type. `Digest.read` sees on the host where one may have, or where a value is not finite, and has
-  `summaries.exactly` go over that tensor again;
+* sums are taken in the tensor's own type, which is exact to rounding while no square leaves the range of the
+  type. On the host it is seen where one may have, or where a value is not finite, and `stats` goes over that
+  tensor again; the same where there are zeros to be counted;
 * small tensors of known size (weights, their gradients and updates) are laid side by side and reduced in one;
 * the histogram of a tensor of many values is that of a sample of them;
 * tensors that are the same values in another shape (as those of Flatten and Reshape) share their numbers.
+
+The reductions are a function of their own, called after the step: inside it they would hold up the step's own
+operations, which wait for one another along time.
 """
 
 from __future__ import annotations
@@ -19,137 +22,167 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from see_rnn_like.engine import summaries
-from see_rnn_like.engine.reductions import PATTERNS, SUMS, Alone, SideBySide
+from see_rnn_like import stats
+from see_rnn_like.engine.reductions import PATTERNS, SUMS, Alone, SideBySide, units_of
 from see_rnn_like.stats import EXPONENTS, MOMENTS
 
 #: Tensors of known size are laid side by side up to this many values.
-SMALL = 2**14
+_SMALL = 2**14
 
-#: Sizes of the largest value between which the quick sum of all squares is good to rounding.
-_SAFE = {tf.float32: (1e-12, 1e15), tf.float64: (1e-140, 1e145)}
+#: Sizes of the largest value between which the sum of the squares of float32 numbers is good to rounding.
+_SAFE = (1e-12, 1e15)
+
+_COUNT, _HAS_ZERO, _SUM, _SQUARES, _MIN, _MAX = range(len(SUMS))
+_COLUMNS = [MOMENTS.index(name) for name in ("count", "sum", "square_sum", "min", "max")]
+_ZERO = MOMENTS.index("zero")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One tensor to digest.
+    """One tensor to digest, as far as it is known before it is computed.
 
     Attributes:
-        tensor: floating point, any shape; with gates, these lie side by side along the last axis.
+        spec: floating point, any shape; with gates, these lie side by side along the last axis.
         gates: number of gates.
-        mask: bool over the leading axes, False where there is padding; None without.
+        mask: spec of the mask over its leading axes, False where there is padding; None without.
         source: equal for items that hold the same values.
     """
 
-    tensor: Any
+    spec: tf.TensorSpec
     gates: int
-    mask: Any
+    mask: tf.TensorSpec | None
     source: Hashable
 
 
-@dataclass(frozen=True)
 class Digest:
-    """Where the numbers of each item are among what `digest` returned.
-
-    Attributes:
-        part: which distinct tensor each item is.
-        rows: the rows of each distinct tensor, one per gate.
-        safe: `_SAFE` of each distinct tensor.
-    """
-
-    part: tuple[int, ...]
-    rows: tuple[slice, ...]
-    safe: tuple[tuple[float, float], ...]
-
-    def read(self, numbers: dict[str, Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Brings the statistics to the host.
-
-        Args:
-            numbers: what `digest` returned, computed.
-
-        Returns:
-            Per item the moments, float64 ``(gate, moment)``, and the histogram, int64 ``(gate, bin)``; an
-            empty list of histograms if none were counted.
-        """
-        sums = numbers["sums"].numpy()
-        moments = np.zeros((len(sums), len(MOMENTS)))
-        moments[:, [MOMENTS.index(name) for name in SUMS]] = sums
-        histograms = [_binned(counts.numpy()) for counts in numbers["patterns"]]
-        for rows, safe, tensor in zip(self.rows, self.safe, numbers["tensors"], strict=True):
-            if not _holds(sums[rows], *safe):
-                moments[rows], exact = summaries.exactly(tensor, rows.stop - rows.start)
-                for counts in histograms:
-                    counts[rows] = exact
-        each = [self.rows[part] for part in self.part]
-        return [moments[rows] for rows in each], [counts[rows] for counts in histograms for rows in each]
-
-
-def digest(items: Sequence[Item], histograms: bool) -> tuple[Digest, dict[str, Any]]:
-    """Reduces tensors to sums and, if asked for, histograms.
+    """Statistics of tensors of known kinds, compiled once.
 
     Args:
         items: the tensors; at least one.
         histograms: whether to count these.
-
-    Returns:
-        How to read them, and the tensors to hand to `Digest.read`: ``sums``, float64 ``(row, sum)``;
-        ``patterns``, at most one int32 ``(row, pattern)``; ``tensors``, what was reduced.
     """
-    numbers: dict[Hashable, int] = {}
-    part = tuple(numbers.setdefault((item.source, item.gates), len(numbers)) for item in items)
-    distinct = [items[part.index(number)] for number in range(len(numbers))]
-    gates = [item.gates for item in distinct]
-    tensors = [_values(item) for item in distinct]
-    groups = _grouped(tensors)
-    reduced = [_reduction([(tensors[i], gates[i]) for i in group]) for group in groups]
-    computed = {
-        "sums": tf.concat([reduction.sums() for reduction in reduced], 0),
-        "patterns": [tf.concat([reduction.patterns() for reduction in reduced], 0)] if histograms else [],
-        "tensors": tensors,
-    }
-    rows = _rows([i for group in groups for i in group], gates)
-    return Digest(part, rows, tuple(_SAFE[tensor.dtype] for tensor in tensors)), computed
+
+    def __init__(self, items: Sequence[Item], histograms: bool) -> None:
+        self._histograms = histograms
+        self._part = parts_of(items)
+        self._distinct = [items[self._part.index(part)] for part in range(max(self._part) + 1)]
+        #: Of each distinct tensor, one row per gate; known once the reductions are traced.
+        self._rows: list[slice] = []
+        specs = [(item.spec, item.mask) for item in self._distinct]
+        self._reduce = tf.function(self._reduced, autograph=False).get_concrete_function(specs)
+
+    def __call__(
+        self, tensors: Sequence[Any], masks: Sequence[Any]
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Reduces tensors and brings the numbers to the host.
+
+        Args:
+            tensors: one for each item; of those of one source only the first is looked at.
+            masks: one for each item, None where it has none.
+
+        Returns:
+            Per item the moments, float64 ``(gate, moment)``, and the histogram, int64 ``(gate, bin)``; an
+            empty list of histograms if none were asked for.
+        """
+        firsts = [self._part.index(part) for part in range(len(self._distinct))]
+        reduced = self._reduce([(tensors[first], masks[first]) for first in firsts])
+        moments = self._moments(reduced["sums"].numpy(), reduced["values"])
+        histograms = [_binned(counts.numpy()) for counts in reduced["patterns"]]
+        rows = [self._rows[part] for part in self._part]
+        return [moments[row] for row in rows], [counts[row] for counts in histograms for row in rows]
+
+    def _reduced(self, given: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+        values = [_values(tensor, mask) for tensor, mask in given]
+        gates = [item.gates for item in self._distinct]
+        groups = _grouped(values, gates)
+        reductions = [_reduction([(values[i], gates[i]) for i in group]) for group in groups]
+        self._rows = _rows([i for group in groups for i in group], gates)
+        patterns = [reduction.patterns() for reduction in reductions] if self._histograms else []
+        return {
+            "sums": tf.concat([reduction.sums() for reduction in reductions], 0),
+            "patterns": [tf.concat(patterns, 0)] if patterns else [],
+            "values": values,
+        }
+
+    def _moments(self, sums: np.ndarray, values: Sequence[Any]) -> np.ndarray:
+        """Moments ``(row, moment)``: the quick sums, the zeros counted, what may not hold computed again."""
+        moments = np.zeros((len(sums), len(MOMENTS)))
+        moments[:, _COLUMNS] = sums[:, [_COUNT, _SUM, _SQUARES, _MIN, _MAX]]
+        holds, has_zero = _holds(sums), sums[:, _HAS_ZERO] > 0
+        if holds.all() and not has_zero.any():
+            return moments
+        for item, rows, tensor in zip(self._distinct, self._rows, values, strict=True):
+            if not holds[rows].all():
+                moments[rows] = stats.moments(_by_gate(tensor, item.gates), 1)
+            elif has_zero[rows].any():
+                moments[rows, _ZERO] = _zeros(_by_gate(tensor, item.gates))
+        return moments
 
 
-def _values(item: Item) -> Any:
+def parts_of(items: Sequence[Item]) -> list[int]:
+    """Numbers items from 0, those that share their numbers alike."""
+    number: dict[Hashable, int] = {}
+    return [number.setdefault((item.source, item.gates), len(number)) for item in items]
+
+
+def _values(tensor: Any, mask: Any) -> Any:
     """The values that count, in a type that holds the sum of their squares."""
-    tensor = item.tensor if item.mask is None else tf.boolean_mask(item.tensor, item.mask)
-    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor
+    kept = tensor if mask is None else tf.boolean_mask(tensor, mask)
+    return tf.cast(kept, tf.float32) if kept.dtype in (tf.float16, tf.bfloat16) else kept
 
 
-def _grouped(tensors: Sequence[Any]) -> list[list[int]]:
-    """Small ones of one type together, all others by themselves."""
-    small = [i for i, tensor in enumerate(tensors) if tensor.shape.num_elements() in range(1, SMALL + 1)]
-    together = [[i for i in small if tensors[i].dtype == dtype] for dtype in _SAFE]
-    return [group for group in together if group] + [[i] for i in range(len(tensors)) if i not in small]
+def _grouped(tensors: Sequence[Any], gates: Sequence[int]) -> list[list[int]]:
+    """Small ones of one type and one number of units together, all others by themselves."""
+    small = [i for i, tensor in enumerate(tensors) if tensor.shape.num_elements() in range(1, _SMALL + 1)]
+    units = {i: units_of(tensors[i], gates[i]) for i in small}
+    together: dict[Hashable, list[int]] = {}
+    for i in small:
+        dtype = tensors[i].dtype
+        # Those without gates fit everywhere.
+        usual = max(units[j] for j in small if tensors[j].dtype == dtype)
+        together.setdefault((dtype, units[i] or usual), []).append(i)
+    return [*together.values(), *([i] for i in range(len(tensors)) if i not in units)]
 
 
 def _reduction(tensors: list[tuple[Any, int]]) -> Alone | SideBySide:
     return SideBySide(tensors) if len(tensors) > 1 else Alone(*tensors[0])
 
 
-def _rows(order: Sequence[int], gates: Sequence[int]) -> tuple[slice, ...]:
+def _rows(order: Sequence[int], gates: Sequence[int]) -> list[slice]:
     ends = np.cumsum([gates[i] for i in order]).tolist()
     found = {i: slice(end - gates[i], end) for i, end in zip(order, ends, strict=True)}
-    return tuple(found[i] for i in range(len(order)))
+    return [found[i] for i in range(len(order))]
 
 
-def _holds(sums: np.ndarray, least: float, most: float) -> bool:
-    """Whether quick sums ``(gate, sum)`` are those of finite values whose squares all were in range."""
-    largest = np.abs(sums[:, SUMS.index("min") :]).max(1)
-    in_range = (largest == 0) | ((least < largest) & (largest < most))
-    return bool((in_range & np.isfinite(sums[:, SUMS.index("square_sum")])).all())
+def _holds(sums: np.ndarray) -> np.ndarray:
+    """Whether quick sums ``(row, sum)`` are those of finite values whose squares all were in range."""
+    largest = np.maximum(sums[:, _MAX], -sums[:, _MIN])
+    in_range = (largest == 0) | ((_SAFE[0] < largest) & (largest < _SAFE[1]))
+    return in_range & np.isfinite(sums[:, _SQUARES])
+
+
+def _by_gate(tensor: Any, gates: int) -> np.ndarray:
+    """``(place, gate, unit)``, in the memory of the tensor; `.numpy()` would copy it."""
+    values = np.asarray(tensor)
+    return values.reshape(-1, gates, values.shape[-1] // gates) if gates > 1 else values.reshape(1, 1, -1)
+
+
+def _zeros(values: np.ndarray) -> np.ndarray:
+    """Zeros, subnormal numbers among them, per gate of ``(place, gate, unit)``."""
+    tiny = np.finfo(values.dtype).tiny
+    return np.count_nonzero((values < tiny) & (values > -tiny), axis=(0, 2))
 
 
 def _binned(counts: np.ndarray) -> np.ndarray:
-    """Histograms, int64 ``(row, bin)`` as `stats.histogram` has them, from counts of patterns."""
-    positive, negative = counts[:, : PATTERNS // 2], counts[:, PATTERNS // 2 :]
+    """Histograms, int64 ``(row, bin)`` as `stats.histogram` has them; NaN and Inf fall away."""
+    negative, positive = counts[:, : PATTERNS // 2], counts[:, PATTERNS // 2 :]
     zero = positive[:, :1] + negative[:, :1]
-    return np.concatenate([_sizes(negative)[:, ::-1], zero, _sizes(positive)], 1).astype("int64")
+    binned = np.concatenate([_by_magnitude(negative)[:, ::-1], zero, _by_magnitude(positive)], 1)
+    return binned.astype("int64")
 
 
-def _sizes(counts: np.ndarray) -> np.ndarray:
-    """Counts by magnitude: what lies below the first bin and above the last belongs to these."""
+def _by_magnitude(counts: np.ndarray) -> np.ndarray:
+    """What lies below the first bin and above the last is counted in these."""
     first, last = 127 + EXPONENTS[0], 127 + EXPONENTS[-1]
     low, high = counts[:, 1 : first + 1].sum(1), counts[:, last:-1].sum(1)
     return np.concatenate([low[:, None], counts[:, first + 1 : last], high[:, None]], 1)

@@ -1,7 +1,7 @@
 """Quick sums and counts of tensors in the graph: of a large one by itself, of many small ones side by side.
 
-Both give per gate the sums `SUMS`, taken in the tensor's own type, and counts of the patterns of sign and
-exponent, from which histograms are made.
+Both give per gate the numbers `SUMS`, in few passes in the tensor's own type, and counts of the patterns
+of sign and exponent, from which histograms are made.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-#: What is summed up, in this order; see `stats.MOMENTS`.
-SUMS = ("count", "zero", "sum", "square_sum", "min", "max")
+#: What is reduced, in this order. `has_zero` is 1 where there is an exact zero: these are rare, and counting
+#: them takes twice as long as looking for one.
+SUMS = ("count", "has_zero", "sum", "square_sum", "min", "max")
 
-#: Combinations of the sign and the 8 exponent bits of a float32, positive ones first.
+#: Combinations of the sign and the 8 exponent bits of a float32, negative ones first.
 PATTERNS = 512
 
-#: The patterns of a tensor are those of a sample where it has more than twice as many values per gate; of at
-#: least so many.
+#: The patterns are those of a sample where a tensor has more than twice as many values; of at least so many.
 SAMPLE = 4096
 
 #: Distances between sampled values: primes, of which those are taken that divide no size of the tensor; they
@@ -44,115 +44,133 @@ class Alone:
 
     def sums(self) -> Any:
         """float64 ``(gate, sum)``."""
-        by_unit = tf.reshape(self.tensor, (-1, self._columns))
-        zero = tf.cast(tf.equal(by_unit, 0), tf.int32)
-        count = tf.fill([self.gates], tf.size(self.tensor) // self.gates)
+        if self.gates == 1:
+            values, reduce = tf.reshape(self.tensor, (1, -1)), _over_values
+            squares = tf.reshape(2 * tf.nn.l2_loss(values), [1])
+        else:
+            values, reduce = tf.reshape(self.tensor, (-1, self.tensor.shape[-1])), self._over_gates
+            squares = reduce(tf.reduce_sum, tf.square(values))
         columns = (
-            count,
-            self._by_gate(tf.reduce_sum, zero),
-            self._by_gate(tf.reduce_sum, by_unit),
-            self._by_gate(tf.reduce_sum, tf.square(by_unit)),
-            self._by_gate(tf.reduce_min, by_unit),
-            self._by_gate(tf.reduce_max, by_unit),
+            tf.fill([self.gates], tf.size(values) // self.gates),
+            reduce(tf.reduce_any, tf.equal(values, 0)),
+            reduce(tf.reduce_sum, values),
+            squares,
+            reduce(tf.reduce_min, values),
+            reduce(tf.reduce_max, values),
         )
         return tf.stack([tf.cast(column, tf.float64) for column in columns], 1)
 
     def patterns(self) -> Any:
         """int32 ``(gate, pattern)``."""
         flat = tf.reshape(self.tensor, [-1])
-        stride = self._stride(tf.size(flat))
+        stride = _stride(self.tensor.shape, tf.size(flat))
         pattern = sign_and_exponent(flat[::stride])
         if self.gates > 1:
-            units = self._columns // self.gates
-            gate = tf.range(0, tf.size(flat), stride) // units % self.gates
-            pattern += gate * PATTERNS
+            units = self.tensor.shape[-1] // self.gates
+            pattern += tf.range(0, tf.size(flat), stride) // units % self.gates * PATTERNS
         return _counted(pattern, self.gates)
 
-    @property
-    def _columns(self) -> int:
-        """Where there are no gates, all is one column: reducing memory from end to end is fastest."""
-        return 1 if self.gates == 1 else self.tensor.shape[-1]
-
-    def _by_gate(self, reduce: Callable[..., Any], by_unit: Any) -> Any:
-        if self.gates == 1:
-            return tf.reshape(reduce(by_unit), [1])
-        whole = reduce(by_unit, 0)
-        exact = tf.cast(whole, tf.float64)
-        return reduce(tf.reshape(exact, (self.gates, -1)), 1)
-
-    def _stride(self, size: Any) -> Any:
-        """The largest of the usable strides that leaves enough values."""
-        sizes = [n for n in self.tensor.shape if n]
-        usable = [s for s in _STRIDES if s == 1 or all(n % s for n in sizes)]
-        enough = tf.cast(tf.less_equal(usable, tf.maximum(size // (SAMPLE * self.gates), 1)), tf.int32)
-        return tf.constant(usable)[tf.reduce_sum(enough) - 1]
+    def _over_gates(self, reduce: Callable[..., Any], values: Any) -> Any:
+        return reduce(tf.reshape(reduce(values, 0), (self.gates, -1)), 1)
 
 
 class SideBySide:
     """Tensors of known sizes, reduced in one go: fewer operations where there are many small ones.
 
-    The values of every gate are cut into blocks, what is left over is taken value by value.
+    They are cut into blocks that belong to one gate each; what is left over is taken value by value.
 
     Args:
-        tensors: all float32 or all float64, with at least one value each, and their numbers of gates.
+        tensors: all float32 or all float64, with at least one value each, and their numbers of gates; those
+            with gates have the same number of units.
     """
 
     def __init__(self, tensors: Sequence[tuple[Any, int]]) -> None:
-        rows = [by_gate(tensor, gates) for tensor, gates in tensors]
-        self._sizes = [row.shape[1] for row in rows for _ in range(row.shape[0])]
-        whole = [size - size % _BLOCK for size in self._sizes]
-        left = [size % _BLOCK for size in self._sizes]
-        ends = [row.shape[1] - row.shape[1] % _BLOCK for row in rows]
-        cut = list(zip(rows, ends, strict=True))
-        self._blocks = tf.concat([tf.reshape(row[:, :end], (-1, _BLOCK)) for row, end in cut], 0)
-        self._rest = tf.concat([tf.reshape(row[:, end:], [-1]) for row, end in cut], 0)
-        owners = np.arange(len(self._sizes), dtype="int32")
-        self._block_owners = np.repeat(owners, [size // _BLOCK for size in whole])
-        self._rest_owners = np.repeat(owners, left)
+        width = max(units_of(tensor, gates) for tensor, gates in tensors) or _BLOCK
+        dtype = tensors[0][0].dtype
+        blocks, rest = [tf.zeros((0, width), dtype)], [tf.zeros(0, dtype)]
+        block_rows, rest_rows, sampled, sampled_rows = [], [], [], []
+        self._sizes: list[int] = []
+        for tensor, gates in tensors:
+            size, first = tensor.shape.num_elements(), len(self._sizes)
+            over, flat = size % width, tf.reshape(tensor, [-1])
+            stride = stride_of(tensor.shape, size)
+            sampled.append(flat[::stride] if stride > 1 else flat)
+            gate_of_column = np.arange(size) // (units_of(tensor, gates) or size) % gates
+            sampled_rows.append(gate_of_column[::stride] + first)
+            blocks += (
+                [tf.reshape(flat[: size - over] if over else flat, (-1, width))] if size >= width else []
+            )
+            rest += [flat[size - over :]] if over else []
+            # The gates take turns along the last axis.
+            block_rows.append(np.arange(size // width) % gates + first)
+            rest_rows.append(np.full(over, first))
+            self._sizes += [size // gates] * gates
+        self._blocks, self._rest = tf.concat(blocks, 0), tf.concat(rest, 0)
+        self._block_rows = np.concatenate(block_rows).astype("int32")
+        self._rest_rows = np.concatenate(rest_rows).astype("int32")
+        self._sampled = sampled
+        self._sampled_rows = np.concatenate(sampled_rows).astype("int32")
 
     def sums(self) -> Any:
         """float64 ``(row, sum)``."""
-        zeros = [tf.cast(tf.equal(part, 0), tf.int32) for part in (self._blocks, self._rest)]
-        squares = [tf.square(part) for part in (self._blocks, self._rest)]
         plain = (self._blocks, self._rest)
+        zeros = [tf.equal(part, 0) for part in plain]
+        squares = [tf.square(part) for part in plain]
         columns = (
-            tf.constant(self._sizes),
-            self._by_row(tf.reduce_sum, tf.math.unsorted_segment_sum, *zeros),
+            tf.constant(self._sizes, tf.float64),
+            self._by_row(tf.reduce_any, tf.math.unsorted_segment_max, *zeros),
             self._by_row(tf.reduce_sum, tf.math.unsorted_segment_sum, *plain),
             self._by_row(tf.reduce_sum, tf.math.unsorted_segment_sum, *squares),
             self._by_row(tf.reduce_min, tf.math.unsorted_segment_min, *plain),
             self._by_row(tf.reduce_max, tf.math.unsorted_segment_max, *plain),
         )
-        return tf.stack([tf.cast(column, tf.float64) for column in columns], 1)
+        return tf.stack(columns, 1)
 
     def patterns(self) -> Any:
         """int32 ``(row, pattern)``."""
-        blocks = sign_and_exponent(self._blocks) + self._block_owners[:, None] * PATTERNS
-        rest = sign_and_exponent(self._rest) + self._rest_owners * PATTERNS
-        return _counted(tf.concat([tf.reshape(blocks, [-1]), rest], 0), len(self._sizes))
+        patterns = sign_and_exponent(tf.concat(self._sampled, 0)) + self._sampled_rows * PATTERNS
+        return _counted(patterns, len(self._sizes))
 
     def _by_row(self, reduce: Callable[..., Any], join: Callable[..., Any], blocks: Any, rest: Any) -> Any:
         parts = tf.cast(tf.concat([reduce(blocks, 1), rest], 0), tf.float64)
-        return join(parts, np.concatenate([self._block_owners, self._rest_owners]), len(self._sizes))
+        return join(parts, np.concatenate([self._block_rows, self._rest_rows]), len(self._sizes))
 
 
-def by_gate(tensor: Any, gates: int) -> Any:
-    """``(gate, value)``, each gate's values side by side: reducing the last axis is fastest."""
-    if gates == 1:
-        return tf.reshape(tensor, (1, -1))
-    split = tf.reshape(tensor, (-1, gates, tensor.shape[-1] // gates))
-    return tf.reshape(tf.transpose(split, (1, 0, 2)), (gates, -1))
+def units_of(tensor: Any, gates: int) -> int:
+    """How many units a tensor with gates has; 0 without gates."""
+    return 0 if gates == 1 else tensor.shape[-1] // gates
+
+
+def stride_of(shape: tf.TensorShape, size: int) -> int:
+    """Distance between sampled values of a tensor of known size: the largest that leaves enough."""
+    return max(stride for stride in _usable_strides(shape) if stride <= max(size // SAMPLE, 1))
+
+
+def _stride(shape: tf.TensorShape, size: Any) -> Any:
+    """`stride_of` a size that is known in the graph only."""
+    usable = _usable_strides(shape)
+    enough = tf.cast(tf.less_equal(usable, tf.maximum(size // SAMPLE, 1)), tf.int32)
+    return tf.constant(usable)[tf.reduce_sum(enough) - 1]
+
+
+def _usable_strides(shape: tf.TensorShape) -> list[int]:
+    return [stride for stride in _STRIDES if stride == 1 or all(size % stride for size in shape if size)]
 
 
 def sign_and_exponent(values: Any) -> Any:
     """The pattern of each value, int32 in 0 … `PATTERNS` − 1; exponents of float64 end where float32's do."""
     if values.dtype == tf.float32:
-        return tf.cast(tf.bitwise.right_shift(tf.bitcast(values, tf.uint32), 23), tf.int32)
-    top = tf.cast(tf.bitwise.right_shift(tf.bitcast(values, tf.uint64), 52), tf.int32)
+        # Shifting keeps the sign: −256 … 255.
+        return tf.bitwise.right_shift(tf.bitcast(values, tf.int32), 23) + PATTERNS // 2
+    top = tf.cast(tf.bitwise.right_shift(tf.bitcast(values, tf.int64), 52), tf.int32)
     exponent = tf.bitwise.bitwise_and(top, 2047)
     short = tf.clip_by_value(exponent - 896, 1, 254)
     short = tf.where(tf.equal(exponent, 0), 0, tf.where(tf.equal(exponent, 2047), 255, short))
-    return short + tf.where(top > 2047, PATTERNS // 2, 0)
+    return short + tf.where(top < 0, 0, PATTERNS // 2)
+
+
+def _over_values(reduce: Callable[..., Any], values: Any) -> Any:
+    return tf.reshape(reduce(values), [1])
 
 
 def _counted(patterns: Any, rows: int) -> Any:

@@ -27,7 +27,7 @@ from see_rnn_like.engine.collect import (
     collect_weight_gradients,
     weight_info,
 )
-from see_rnn_like.engine.digest import Digest, Item, digest
+from see_rnn_like.engine.digest import Digest, Item, parts_of
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
 from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.taps import (
@@ -132,9 +132,11 @@ class InstrumentedStep:
         self._points: list[OutputPoint] = []
         self._guard: GuardedStep | None = None
         self._traces: list[_Trace] = []
+        self._spec: Any = None
         self._collected = Collected()
         self._infos: tuple[TensorInfo, ...] = ()
-        self._digest = Digest((), (), ())
+        self._digest: Digest | None = None
+        self._digests: dict[Hashable, Digest] = {}
         self._function: Callable[[Any], Any] = self._recorded_step
         self._tapped_step: Callable[[Any], Any] = self._tapped
         self._eagerly = bool(model.run_eagerly)
@@ -153,13 +155,15 @@ class InstrumentedStep:
             CaptureError: if the step cannot be traced with taps on.
         """
         if guard is not self._guard:
-            self._guard, self._traces = guard, []
+            self._guard, self._traces, self._spec = guard, [], None
+        if iterator.element_spec is self._spec:
+            return
         known = _narrowest(self._traces, iterator.element_spec)
         if known is None:
             known = self._traced(iterator.element_spec)
             self._traces.append(known)
         self._function, self._collected, self._digest = known.function, known.collected, known.digest
-        self._infos = tuple(known.collected.infos)
+        self._infos, self._spec = tuple(known.collected.infos), iterator.element_spec
 
     def _traced(self, spec: Any) -> _Trace:
         if hasattr(self.model.train_step, "get_concrete_function"):
@@ -179,7 +183,8 @@ class InstrumentedStep:
                 raise self.failure
         except Exception as error:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
-        return _Trace(spec, function, self._collected, self._digest)
+        digest = None if self._eagerly else self._digest_of(self._collected)
+        return _Trace(spec, function, self._collected, digest)
 
     def record(self, batch: Any) -> tuple[Any, Recording | None, Verdict | None]:
         """Trains on a batch, and records. The step must have been traced.
@@ -192,12 +197,12 @@ class InstrumentedStep:
             guard says (None without one).
         """
         start = time.perf_counter()
-        logs, counted, watched, packed = self._function(batch)
+        logs, counted, watched, captured = self._function(batch)
         verdict = None if self._guard is None else self._guard.verdict(watched)
         if self.failure is not None:
             return logs, None, verdict
         try:
-            recording = self._to_host(start, counted, packed)
+            recording = self._to_host(start, counted, captured)
         except Exception as error:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
@@ -254,7 +259,7 @@ class InstrumentedStep:
         after = tf.identity(iterations)
         if self._guard is not None:
             verdict = self._guard.settle(held, verdict)
-        return logs, (first, after, rate), verdict, self._packed(whole)
+        return logs, (first, after, rate), verdict, (whole.tensors, whole.masks)
 
     @tf.autograph.experimental.do_not_convert
     def _tapped(self, data: Any) -> tuple[Any, list[Any], dict[str, Any], Any]:
@@ -309,35 +314,44 @@ class InstrumentedStep:
             attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
         return attrs
 
-    def _packed(self, collected: Collected) -> dict[str, Any]:
-        """Reduces every tensor and stacks the results, so that few tensors travel to the host."""
-        items = [
-            Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
-            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
-        ]
-        self._digest, numbers = digest(items, histograms=True)
-        self._infos = tuple(collected.infos)
-        return {**numbers, "values": collected.tensors if self.level == "full" else {}}
-
     # -- on the host ----------------------------------------------------------------------------
 
-    def _to_host(self, start: float, counted: tuple[Any, ...], packed: dict[str, Any]) -> Recording:
+    def _to_host(self, start: float, counted: tuple[Any, ...], captured: tuple[Any, Any]) -> Recording:
         before, after, rate = (number.numpy() for number in counted)
-        infos = self._infos
-        moments, histograms = self._digest.read(packed)
-        keys = [info.key for info in infos]
-        values = packed["values"]
+        tensors, masks = captured
+        # Run eagerly, every step is collected anew.
+        infos = self._infos if self._digest is not None else tuple(self._collected.infos)
+        digest = self._digest or self._digest_of(self._collected)
+        names = [str(info.key) for info in infos]
+        moments, histograms = digest([tensors[name] for name in names], [masks.get(name) for name in names])
+        keys, kept = [info.key for info in infos], infos if self.level == "full" else ()
         return Recording(
             time.perf_counter() - start,
             infos,
             dict(zip(keys, moments, strict=True)),
             dict(zip(keys, histograms, strict=False)),
-            {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
+            {info.key: _in_dims(info, tensors[str(info.key)].numpy()) for info in kept},
             tuple(self._collected.notes),
             int(before),
             bool(after > before),
             float(rate),
         )
+
+    def _digest_of(self, collected: Collected) -> Digest:
+        """The compiled reductions of what was collected: one for all steps that collect the same."""
+        items = tuple(
+            Item(
+                tf.TensorSpec(tensor.shape, tensor.dtype),
+                max(len(info.gates), 1),
+                tf.TensorSpec(collected.masks[name].shape, tf.bool) if name in collected.masks else None,
+                collected.sources[name],
+            )
+            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
+        )
+        kinds = tuple((item.spec, item.gates, item.mask) for item in items), tuple(parts_of(items))
+        if kinds not in self._digests:
+            self._digests[kinds] = Digest(items, histograms=True)
+        return self._digests[kinds]
 
 
 @dataclass(frozen=True)
@@ -347,7 +361,7 @@ class _Trace:
     spec: Any
     function: Callable[[Any], Any]
     collected: Collected
-    digest: Digest
+    digest: Digest | None
 
 
 def _narrowest(traces: Sequence[_Trace], spec: Any) -> _Trace | None:
