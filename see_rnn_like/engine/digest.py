@@ -8,9 +8,6 @@ Every pass over a tensor and every operation is paid in every recorded step. The
 * small tensors of known size (weights, their gradients and updates) are laid side by side and reduced in one;
 * the histogram of a tensor of many values is that of a sample of them;
 * tensors that are the same values in another shape (as those of Flatten and Reshape) share their numbers.
-
-The reductions are a function of their own, called after the step: inside it they would hold up the step's own
-operations, which wait for one another along time.
 """
 
 from __future__ import annotations
@@ -39,70 +36,62 @@ _ZERO = MOMENTS.index("zero")
 
 @dataclass(frozen=True)
 class Item:
-    """One tensor to digest, as far as it is known before it is computed.
+    """One tensor to digest.
 
     Attributes:
-        spec: floating point, any shape; with gates, these lie side by side along the last axis.
+        tensor: floating point, any shape; with gates, these lie side by side along the last axis.
         gates: number of gates.
-        mask: spec of the mask over its leading axes, False where there is padding; None without.
+        mask: bool over the leading axes, False where there is padding; None without.
         source: equal for items that hold the same values.
     """
 
-    spec: tf.TensorSpec
+    tensor: Any
     gates: int
-    mask: tf.TensorSpec | None
+    mask: Any
     source: Hashable
 
 
 class Digest:
-    """Statistics of tensors of known kinds, compiled once.
+    """Reduces tensors in the graph that is being traced, and reads on the host what came of it.
 
     Args:
         items: the tensors; at least one.
         histograms: whether to count these.
+
+    Attributes:
+        reduced: tensors to fetch and to hand to `read`.
     """
 
     def __init__(self, items: Sequence[Item], histograms: bool) -> None:
-        self._histograms = histograms
-        self._part = parts_of(items)
-        self._distinct = [items[self._part.index(part)] for part in range(max(self._part) + 1)]
-        #: Of each distinct tensor, one row per gate; known once the reductions are traced.
-        self._rows: list[slice] = []
-        specs = [(item.spec, item.mask) for item in self._distinct]
-        self._reduce = tf.function(self._reduced, autograph=False).get_concrete_function(specs)
+        number: dict[Hashable, int] = {}
+        self._part = [number.setdefault((item.source, item.gates), len(number)) for item in items]
+        distinct = [items[self._part.index(part)] for part in range(len(number))]
+        self._gates = [item.gates for item in distinct]
+        values = [_values(item) for item in distinct]
+        groups = _grouped(values, self._gates)
+        self._rows = _rows([i for group in groups for i in group], self._gates)
+        reductions = [_reduction([(values[i], self._gates[i]) for i in group]) for group in groups]
+        patterns = [reduction.patterns() for reduction in reductions] if histograms else []
+        self.reduced = {
+            "sums": tf.concat([reduction.sums() for reduction in reductions], 0),
+            "patterns": [tf.concat(patterns, 0)] if patterns else [],
+            "values": values,
+        }
 
-    def __call__(
-        self, tensors: Sequence[Any], masks: Sequence[Any]
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Reduces tensors and brings the numbers to the host.
+    def read(self, reduced: dict[str, Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Brings the numbers to the host.
 
         Args:
-            tensors: one for each item; of those of one source only the first is looked at.
-            masks: one for each item, None where it has none.
+            reduced: `reduced`, computed.
 
         Returns:
             Per item the moments, float64 ``(gate, moment)``, and the histogram, int64 ``(gate, bin)``; an
             empty list of histograms if none were asked for.
         """
-        firsts = [self._part.index(part) for part in range(len(self._distinct))]
-        reduced = self._reduce([(tensors[first], masks[first]) for first in firsts])
         moments = self._moments(reduced["sums"].numpy(), reduced["values"])
         histograms = [_binned(counts.numpy()) for counts in reduced["patterns"]]
         rows = [self._rows[part] for part in self._part]
         return [moments[row] for row in rows], [counts[row] for counts in histograms for row in rows]
-
-    def _reduced(self, given: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
-        values = [_values(tensor, mask) for tensor, mask in given]
-        gates = [item.gates for item in self._distinct]
-        groups = _grouped(values, gates)
-        reductions = [_reduction([(values[i], gates[i]) for i in group]) for group in groups]
-        self._rows = _rows([i for group in groups for i in group], gates)
-        patterns = [reduction.patterns() for reduction in reductions] if self._histograms else []
-        return {
-            "sums": tf.concat([reduction.sums() for reduction in reductions], 0),
-            "patterns": [tf.concat(patterns, 0)] if patterns else [],
-            "values": values,
-        }
 
     def _moments(self, sums: np.ndarray, values: Sequence[Any]) -> np.ndarray:
         """Moments ``(row, moment)``: the quick sums, the zeros counted, what may not hold computed again."""
@@ -111,23 +100,17 @@ class Digest:
         holds, has_zero = _holds(sums), sums[:, _HAS_ZERO] > 0
         if holds.all() and not has_zero.any():
             return moments
-        for item, rows, tensor in zip(self._distinct, self._rows, values, strict=True):
+        for gates, rows, tensor in zip(self._gates, self._rows, values, strict=True):
             if not holds[rows].all():
-                moments[rows] = stats.moments(_by_gate(tensor, item.gates), 1)
+                moments[rows] = stats.moments(_by_gate(tensor, gates), 1)
             elif has_zero[rows].any():
-                moments[rows, _ZERO] = _zeros(_by_gate(tensor, item.gates))
+                moments[rows, _ZERO] = _zeros(_by_gate(tensor, gates))
         return moments
 
 
-def parts_of(items: Sequence[Item]) -> list[int]:
-    """Numbers items from 0, those that share their numbers alike."""
-    number: dict[Hashable, int] = {}
-    return [number.setdefault((item.source, item.gates), len(number)) for item in items]
-
-
-def _values(tensor: Any, mask: Any) -> Any:
+def _values(item: Item) -> Any:
     """The values that count, in a type that holds the sum of their squares."""
-    kept = tensor if mask is None else tf.boolean_mask(tensor, mask)
+    kept = item.tensor if item.mask is None else tf.boolean_mask(item.tensor, item.mask)
     return tf.cast(kept, tf.float32) if kept.dtype in (tf.float16, tf.bfloat16) else kept
 
 

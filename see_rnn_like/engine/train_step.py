@@ -27,7 +27,7 @@ from see_rnn_like.engine.collect import (
     collect_weight_gradients,
     weight_info,
 )
-from see_rnn_like.engine.digest import Digest, Item, parts_of
+from see_rnn_like.engine.digest import Digest, Item
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
 from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.taps import (
@@ -136,7 +136,6 @@ class InstrumentedStep:
         self._collected = Collected()
         self._infos: tuple[TensorInfo, ...] = ()
         self._digest: Digest | None = None
-        self._digests: dict[Hashable, Digest] = {}
         self._function: Callable[[Any], Any] = self._recorded_step
         self._tapped_step: Callable[[Any], Any] = self._tapped
         self._eagerly = bool(model.run_eagerly)
@@ -183,8 +182,7 @@ class InstrumentedStep:
                 raise self.failure
         except Exception as error:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
-        digest = None if self._eagerly else self._digest_of(self._collected)
-        return _Trace(spec, function, self._collected, digest)
+        return _Trace(spec, function, self._collected, self._digest)
 
     def record(self, batch: Any) -> tuple[Any, Recording | None, Verdict | None]:
         """Trains on a batch, and records. The step must have been traced.
@@ -197,12 +195,12 @@ class InstrumentedStep:
             guard says (None without one).
         """
         start = time.perf_counter()
-        logs, counted, watched, captured = self._function(batch)
+        logs, counted, watched, reduced = self._function(batch)
         verdict = None if self._guard is None else self._guard.verdict(watched)
         if self.failure is not None:
             return logs, None, verdict
         try:
-            recording = self._to_host(start, counted, captured)
+            recording = self._to_host(start, counted, reduced)
         except Exception as error:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
@@ -259,7 +257,7 @@ class InstrumentedStep:
         after = tf.identity(iterations)
         if self._guard is not None:
             verdict = self._guard.settle(held, verdict)
-        return logs, (first, after, rate), verdict, (whole.tensors, whole.masks)
+        return logs, (first, after, rate), verdict, self._reduced(whole)
 
     @tf.autograph.experimental.do_not_convert
     def _tapped(self, data: Any) -> tuple[Any, list[Any], dict[str, Any], Any]:
@@ -314,44 +312,34 @@ class InstrumentedStep:
             attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
         return attrs
 
+    def _reduced(self, collected: Collected) -> dict[str, Any]:
+        """What travels to the host: statistics, and values where these are asked for."""
+        items = [
+            Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
+            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
+        ]
+        self._digest, self._infos = Digest(items, histograms=True), tuple(collected.infos)
+        return {**self._digest.reduced, "full": collected.tensors if self.level == "full" else {}}
+
     # -- on the host ----------------------------------------------------------------------------
 
-    def _to_host(self, start: float, counted: tuple[Any, ...], captured: tuple[Any, Any]) -> Recording:
+    def _to_host(self, start: float, counted: tuple[Any, ...], reduced: dict[str, Any]) -> Recording:
+        assert self._digest is not None
         before, after, rate = (number.numpy() for number in counted)
-        tensors, masks = captured
-        # Run eagerly, every step is collected anew.
-        infos = self._infos if self._digest is not None else tuple(self._collected.infos)
-        digest = self._digest or self._digest_of(self._collected)
-        names = [str(info.key) for info in infos]
-        moments, histograms = digest([tensors[name] for name in names], [masks.get(name) for name in names])
-        keys, kept = [info.key for info in infos], infos if self.level == "full" else ()
+        keys = [info.key for info in self._infos]
+        moments, histograms = self._digest.read(reduced)
+        kept = self._infos if self.level == "full" else ()
         return Recording(
             time.perf_counter() - start,
-            infos,
+            self._infos,
             dict(zip(keys, moments, strict=True)),
             dict(zip(keys, histograms, strict=False)),
-            {info.key: _in_dims(info, tensors[str(info.key)].numpy()) for info in kept},
+            {info.key: _in_dims(info, reduced["full"][str(info.key)].numpy()) for info in kept},
             tuple(self._collected.notes),
             int(before),
             bool(after > before),
             float(rate),
         )
-
-    def _digest_of(self, collected: Collected) -> Digest:
-        """The compiled reductions of what was collected: one for all steps that collect the same."""
-        items = tuple(
-            Item(
-                tf.TensorSpec(tensor.shape, tensor.dtype),
-                max(len(info.gates), 1),
-                tf.TensorSpec(collected.masks[name].shape, tf.bool) if name in collected.masks else None,
-                collected.sources[name],
-            )
-            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
-        )
-        kinds = tuple((item.spec, item.gates, item.mask) for item in items), tuple(parts_of(items))
-        if kinds not in self._digests:
-            self._digests[kinds] = Digest(items, histograms=True)
-        return self._digests[kinds]
 
 
 @dataclass(frozen=True)
