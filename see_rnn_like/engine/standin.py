@@ -109,10 +109,8 @@ class StandIn:
 
         Returns:
             The logs of the last step that ran. Like Keras's own train function it stops quietly when the
-            data ends within the execution.
-
-        Raises:
-            tf.errors.OutOfRangeError: if there was no batch at all.
+            data ends within the execution. Without any batch it is Keras's own function that is called, which
+            raises.
         """
         self.leave()
         if self.stale or not hasattr(iterator, "element_spec"):
@@ -146,9 +144,8 @@ class StandIn:
             try:
                 batch = next_batch(iterator)
             except tf.errors.OutOfRangeError:
-                if logs is None:
-                    raise
-                break
+                # Without any batch it is for Keras's function to say so: it counts a step even then.
+                return self.native(iterator) if logs is None else logs
             logs, verdict = self._train(batch, position)
             if self.guard is not None and verdict is not None:
                 logs, going_on = self.guard.judge(batch, logs, verdict)
