@@ -8,26 +8,13 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from networks import data
-from taped import checked, on_arrays, on_batches, sliced
+from taped import checked, momentum, on_arrays, on_batches, sliced, small
 
 X, Y = data()
 BATCHES = sliced(X, Y)
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, (40, 1))
 WEIGHTS = RNG.random(40).astype("float32")
-
-
-def momentum(**options):
-    """Linear in its gradients, unlike Adam, so that differences of rounding stay small; with slots."""
-    return keras.optimizers.SGD(0.05, momentum=0.9, **options)
-
-
-def small(kind=keras.Sequential, *, inputs=(6, 3), dtype=None, **compiling):
-    """SimpleRNN -> Dense: the quickest recurrent network to compile."""
-    rnn, head = layers.SimpleRNN(4, name="rnn", dtype=dtype), layers.Dense(1, name="head", dtype=dtype)
-    model = kind([keras.Input(inputs), rnn, head])
-    model.compile(**{"optimizer": momentum(), "loss": "mse", "metrics": ["mae"], **compiling})
-    return model
 
 
 # 5 batches an epoch: with 4 or 7 steps per execution the last execution of each is partial.
@@ -162,54 +149,3 @@ def test_jit_compile_left_to_keras():
     model = small(jit_compile="auto")
     assert model.jit_compile in (True, False)
     checked(lambda: on_arrays(small(jit_compile="auto"), X, Y))
-
-
-# -- optimizers ---------------------------------------------------------------------------------
-
-OPTIMIZERS = {
-    "accumulation": lambda: small(optimizer=momentum(gradient_accumulation_steps=2)),
-    "accumulation over executions": lambda: small(
-        optimizer=momentum(gradient_accumulation_steps=3), steps_per_execution=7
-    ),
-    "moving averages": lambda: small(
-        optimizer=momentum(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2), steps_per_execution=3
-    ),
-    "moving averages at the end": lambda: small(optimizer=momentum(use_ema=True)),
-    "accumulation with moving averages": lambda: small(
-        optimizer=momentum(gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=1)
-    ),
-    "a constant loss scale": lambda: small(optimizer=momentum(loss_scale_factor=64.0)),
-    "weight decay": lambda: small(optimizer=keras.optimizers.AdamW(0.01, weight_decay=0.1)),
-    "a schedule": lambda: small(
-        optimizer=keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)),
-        steps_per_execution=4,
-    ),
-}
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_what_optimizes(optimizer):
-    run, told = checked(lambda: on_arrays(OPTIMIZERS[optimizer](), X, Y, epochs=3), every=4)
-    assert run.steps == [0, 4, 8, 12]
-    attrs = run.info("rnn/forward/kernel:gradient").attrs
-    assert ("of one micro-step of" in attrs.get("accumulation", "")) == ("accumulation" in optimizer)
-    assert ("loss_scale" in attrs) == ("loss scale" in optimizer)
-
-
-def scaled(initial, growth=2000, **options):
-    inner = momentum(**options)
-    return keras.optimizers.LossScaleOptimizer(inner, initial_scale=initial, dynamic_growth_steps=growth)
-
-
-MIXED = {
-    "bfloat16": ("mixed_bfloat16", lambda: None, 0),
-    "bfloat16 scaled": ("mixed_bfloat16", lambda: scaled(2.0**10), 0),
-    "float16 as Keras scales it": ("mixed_float16", lambda: momentum(), None),
-    "float16 that overflows": ("mixed_float16", lambda: scaled(2.0**19), None),
-    "float16 that grows until it overflows": ("mixed_float16", lambda: scaled(2.0**13, growth=2), None),
-    "float16 with accumulation": (
-        "mixed_float16",
-        lambda: scaled(2.0**19, gradient_accumulation_steps=2),
-        None,
-    ),
-}
