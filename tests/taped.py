@@ -20,7 +20,6 @@ from networks import different, state
 
 from see_rnn_like import RNNMonitor
 
-
 #: ``(x, y, sample_weight)``; None for a call that finds no data left, which Keras's function may count.
 Batch = tuple[Any, Any, Any] | None
 

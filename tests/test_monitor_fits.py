@@ -108,7 +108,9 @@ SEVERAL = {
     "other batches": lambda: twice(small(steps_per_execution=4), lambda model: None, batch_size=16),
     "frozen, compiled again": lambda: twice(small(), frozen),
     "thawed, compiled again": lambda: twice(cold(), thawed),
-    "other weights": lambda: twice(small(), lambda model: model.set_weights([w + 0.1 for w in model.get_weights()])),
+    "other weights": lambda: twice(
+        small(), lambda model: model.set_weights([w + 0.1 for w in model.get_weights()])
+    ),
     "another rate": lambda: twice(small(), lambda model: model.optimizer.learning_rate.assign(0.01)),
 }
 
@@ -248,7 +250,7 @@ def test_a_last_batch_too_small_for_a_stateful_layer_fails_as_without_the_monito
     for watching in ([], [RNNMonitor(every=1)]):
         keras.utils.set_random_seed(1)
         model = stateful()
-        with pytest.raises(Exception) as caught:  # noqa: B017 - whatever Keras raises
+        with pytest.raises(Exception) as caught:
             model.fit(X[:36], Y[:36], batch_size=8, shuffle=False, verbose=0, callbacks=watching)
         errors.append(type(caught.value))
         ends.append(state(model))

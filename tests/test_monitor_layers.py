@@ -150,7 +150,9 @@ def time_distributed():
 def recurrent_of_recurrent():
     """A recurrent layer over each of a sequence of sequences."""
     x = np.stack([X, X[::-1]], axis=1)
-    return stacked(layers.TimeDistributed(layers.GRU(3), name="each"), simple(), head(), inputs=(2, 6, 3), x=x)
+    return stacked(
+        layers.TimeDistributed(layers.GRU(3), name="each"), simple(), head(), inputs=(2, 6, 3), x=x
+    )
 
 
 def conv_lstm_1d():
@@ -222,15 +224,6 @@ def shared_bidirectional():
     one, other = both(inputs), both(inputs[:, ::-1])
     joined = layers.Concatenate(name="joined")([one, other])
     return of(keras.Model(inputs, head()(simple("top")(joined))))
-
-
-def shared_inside_and_outside():
-    """The forward layer of a Bidirectional is used on its own as well."""
-    inputs = keras.Input((6, 3))
-    both = layers.Bidirectional(simple("inner"), name="both")
-    merged = both(inputs)
-    alone = both.forward_layer(inputs)
-    return of(keras.Model(inputs, head()(layers.Concatenate(name="joined")([merged, alone]))))
 
 
 def shared_model():
@@ -310,12 +303,30 @@ CASES = {
     "cells": cells,
     "a shared layer": shared,
     "a shared Bidirectional": shared_bidirectional,
-    "a layer inside and outside of a Bidirectional": shared_inside_and_outside,
     "a shared model": shared_model,
     "subclassed": lambda: of(Subclassed()),
     "dropout, normalisation, regularisers": normalised,
     "attention": lambda: stacked(Attending(name="attending"), simple(), head()),
 }
+
+
+# What TensorFlow's graph optimizer regroups where every intermediate result has one consumer.
+def rate_times_product():
+    """``rate * (sum * rsqrt)``, the update of gamma."""
+    parts = [layers.Dense(8, use_bias=False, name="dense"), layers.BatchNormalization(name="norm")]
+    return stacked(layers.Flatten(name="flat"), *parts, layers.ReLU(name="relu"), head())
+
+
+def sums_of_sums():
+    """Sums of outputs that are sums themselves; here it takes three of one unit for a difference."""
+    inputs = keras.Input((6, 3))
+    rnn, top = layers.GRU(3, return_sequences=True, name="rnn"), layers.Dense(1, name="top")
+    one = rnn(inputs)
+    last = layers.GlobalAveragePooling1D(name="mean")
+    return of(keras.Model(inputs, layers.Add(name="sum")([top(last(t)) for t in (one, rnn(one), inputs)])))
+
+
+CASES |= {"a rate times a product": rate_times_product, "sums of sums": sums_of_sums}
 
 
 @pytest.mark.parametrize("case", CASES)

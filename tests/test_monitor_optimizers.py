@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 import pytest
-import tensorflow as tf
-from keras import layers
 from networks import data
 from taped import checked, momentum, on_arrays, small
 

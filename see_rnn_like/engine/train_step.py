@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from see_rnn_like.engine import native, summaries
+from see_rnn_like.engine.aside import aside
 from see_rnn_like.engine.collect import (
     Collected,
     Note,
@@ -270,11 +271,19 @@ class InstrumentedStep:
             if outputs.failure is not None:
                 raise outputs.failure
             self._collect(outputs, losses, gradients, scale.factor)
-            return logs, [_to_bits(tensor) for tensor in self._collected.tensors.values()], verdict
+            return logs, self._taken_out(), verdict
         except Exception as error:
             # Not raised here: the trace must be completed, see `OutputTaps.record`.
             self.failure, self._collected = error, Collected()
             return logs, [], verdict
+
+    def _taken_out(self) -> list[Any]:
+        """Bit patterns of what was collected, for they leave the step without changing its rounding."""
+        tensors = [_dense(tensor) for tensor in self._collected.tensors.values()]
+        if not self.model.jit_compile:
+            copies: dict[str, Any] = {}
+            tensors = [aside(tensor, copies) for tensor in tensors]
+        return [_to_bits(tensor) for tensor in tensors]
 
     def _collect(self, outputs: OutputTaps, losses: LossTaps, gradients: GradientTaps, scale: Any) -> None:
         if "outputs" in self.capture:
@@ -392,9 +401,11 @@ def _to_bits(tensor: Any) -> Any:
     rounded differently: returning a gradient as it is changed the last bit of the weights. A bit pattern
     is one more cheap element-wise consumer, with which the original fuses as before.
     """
-    if isinstance(tensor, tf.IndexedSlices):
-        tensor = tf.convert_to_tensor(tensor)
     return tf.bitcast(tensor, {2: tf.int16, 4: tf.int32, 8: tf.int64}[tensor.dtype.size])
+
+
+def _dense(tensor: Any) -> Any:
+    return tf.convert_to_tensor(tensor) if isinstance(tensor, tf.IndexedSlices) else tensor
 
 
 def _in_dims(info: TensorInfo, array: np.ndarray) -> np.ndarray:
