@@ -255,7 +255,9 @@ def weights_of(model):
         elif not isinstance(layer, layers.Bidirectional):
             inside = {id(v) for one in layer._flatten_layers(False, False) for v in one.weights}
             own = inside if not isinstance(layer, layers.Wrapper) else set()
-            found |= {f"{name}/{v.name}": v for v in layer.weights if id(v) not in own}
+            recurrent = isinstance(getattr(layer, "layer", None), layers.RNN)
+            owner = f"{name}/forward" if recurrent else name
+            found |= {f"{owner}/{v.name}": v for v in layer.weights if id(v) not in own}
     return {name: v for name, v in found.items() if "float" in str(v.dtype)}
 
 

@@ -132,7 +132,7 @@ def test_a_monitor_goes_on_with_a_second_model():
     """The run goes on: steps are counted after those of the first model."""
     monitor = RNNMonitor(every=2, level="full", strict=True)
     told = []
-    for units in (4, 4):
+    for _ in range(2):
         bare, _ = fitted(lambda: on_arrays(small(), X, Y, epochs=1))
         watched, _ = fitted(lambda: on_arrays(small(), X, Y, epochs=1), monitor)
         assert different(state(bare), state(watched)) == []

@@ -138,7 +138,7 @@ def encoder_decoder():
 
 
 def time_distributed():
-    inner = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.Dense(2)], name="inner")
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(4), layers.LayerNormalization()], name="inner")
     return stacked(
         layers.TimeDistributed(inner, name="each"),
         layers.TimeDistributed(layers.Dense(3, activation="tanh"), name="other"),

@@ -43,7 +43,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def traced(every, *, steps=1, fits=({},), batch_size=8, **compiling):
-    """Batches at which the train step was traced, per fit; and whether Keras's function ran, per execution."""
+    """Per fit: the batches at which the train step was traced; whether Keras's function ran, by execution."""
     keras.utils.set_random_seed(1)
     model = small(Counted, steps_per_execution=steps, **compiling)
     monitors = [RNNMonitor(every=every, strict=True)] if every else []
