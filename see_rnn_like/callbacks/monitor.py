@@ -199,13 +199,12 @@ class RNNMonitor(keras.callbacks.Callback):
         if self._step is None:
             return
         self._now = self._steps_done() if _may_skip(self.model) else self._epoch_start + batch
-        due = [self.every(self._now + k) for k in range(self.model.steps_per_execution)]
-        if not any(due):
+        if not any(self.every(self._now + k) for k in range(self.model.steps_per_execution)):
             return
         try:
             self._stand_in = stand_in(self.model, self._native)
             self._stand_in.record_by(
-                Recorder(self._step, due, self._measure_probe, self._kept, self._switch_off)
+                Recorder(self._step, self._is_due, self._measure_probe, self._kept, self._switch_off)
             )
         except CaptureError as error:
             self._switch_off(error)
@@ -223,6 +222,10 @@ class RNNMonitor(keras.callbacks.Callback):
         self._guarded(self._record.finish, self._now, self.model)
 
     # -- one due step ---------------------------------------------------------------------------
+
+    def _is_due(self, position: int) -> bool:
+        """Whether to record the step at this position of the execution; a skipped one is tried again."""
+        return self.every(self._steps_done() if _may_skip(self.model) else self._now + position)
 
     def _kept(self, logs: Any, recording: Recording) -> None:
         self._guarded(self._keep, recording, _scalars(logs))

@@ -5,7 +5,7 @@ Callbacks that record or guard join the same stand-in, in whatever order Keras c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Recorder:
 
     Attributes:
         step: the instrumented step.
-        due: whether to record, per step of the execution.
+        due: takes the position of a step in the execution, when its turn has come; whether to record it.
         before: takes the batch of a due step before it is trained on; what it measures joins what is
             recorded of the step.
         keep: takes the logs and the recording of each recorded step.
@@ -31,7 +31,7 @@ class Recorder:
     """
 
     step: InstrumentedStep
-    due: Sequence[bool]
+    due: Callable[[int], bool]
     before: Callable[[Any], Measured | None]
     keep: Callable[[Any, Recording], None]
     failed: Callable[[Exception], None]
@@ -109,10 +109,8 @@ class StandIn:
 
         Returns:
             The logs of the last step that ran. Like Keras's own train function it stops quietly when the
-            data ends within the execution.
-
-        Raises:
-            tf.errors.OutOfRangeError: if there was no batch at all.
+            data ends within the execution. Without any batch it is Keras's own function that is called, which
+            raises.
         """
         self.leave()
         if self.stale or not hasattr(iterator, "element_spec"):
@@ -146,9 +144,8 @@ class StandIn:
             try:
                 batch = next_batch(iterator)
             except tf.errors.OutOfRangeError:
-                if logs is None:
-                    raise
-                break
+                # Without any batch it is for Keras's function to say so: it counts a step even then.
+                return self.native(iterator) if logs is None else logs
             logs, verdict = self._train(batch, position)
             if self.guard is not None and verdict is not None:
                 logs, going_on = self.guard.judge(batch, logs, verdict)
@@ -158,7 +155,7 @@ class StandIn:
 
     def _train(self, batch: Any, position: int) -> tuple[Any, Verdict | None]:
         """One step, recorded if it is due, guarded if there is a guard."""
-        if self.recorder is not None and self.recorder.due[position]:
+        if self.recorder is not None and self.recorder.due(position):
             probed = self.recorder.before(batch)
             logs, recording, verdict = self.recorder.step.record(batch)
             if recording is not None:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from see_rnn_like.engine import native
+from see_rnn_like.engine.aside import aside
 from see_rnn_like.engine.collect import (
     Collected,
     Note,
@@ -279,19 +280,25 @@ class InstrumentedStep:
             if outputs.failure is not None:
                 raise outputs.failure
             self._collect(outputs, losses, gradients, scale.factor)
-            return logs, self._to_bits(self._collected), self._collected.masks, verdict
+            return logs, self._taken_out(), self._collected.masks, verdict
         except Exception as error:
             # Not raised here: the trace must be completed, see `OutputTaps.record`.
             self.failure, self._collected = error, Collected()
             return logs, [], {}, verdict
 
-    def _to_bits(self, collected: Collected) -> list[Any]:
-        """What leaves the step; for statistics alone, one of several tensors of the same values will do."""
-        tensors = list(collected.tensors.values())
+    def _taken_out(self) -> list[Any]:
+        """Bit patterns of what was collected, for they leave the step without changing its rounding.
+
+        For statistics alone, one of several tensors of the same values will do.
+        """
+        tensors = [_dense(tensor) for tensor in self._collected.tensors.values()]
         if self.level != "full":
             first: dict[Hashable, Any] = {}
-            sources = collected.sources.values()
+            sources = self._collected.sources.values()
             tensors = [first.setdefault(source, t) for source, t in zip(sources, tensors, strict=True)]
+        if not self.model.jit_compile:
+            copies: dict[str, Any] = {}
+            tensors = [aside(tensor, copies) for tensor in tensors]
         return [_to_bits(tensor) for tensor in tensors]
 
     def _collect(self, outputs: OutputTaps, losses: LossTaps, gradients: GradientTaps, scale: Any) -> None:
@@ -415,9 +422,11 @@ def _to_bits(tensor: Any) -> Any:
     rounded differently: returning a gradient as it is changed the last bit of the weights. A bit pattern
     is one more cheap element-wise consumer, with which the original fuses as before.
     """
-    if isinstance(tensor, tf.IndexedSlices):
-        tensor = tf.convert_to_tensor(tensor)
     return tf.bitcast(tensor, {2: tf.int16, 4: tf.int32, 8: tf.int64}[tensor.dtype.size])
+
+
+def _dense(tensor: Any) -> Any:
+    return tf.convert_to_tensor(tensor) if isinstance(tensor, tf.IndexedSlices) else tensor
 
 
 def _in_dims(info: TensorInfo, array: np.ndarray) -> np.ndarray:

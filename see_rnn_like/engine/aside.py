@@ -1,0 +1,50 @@
+"""Computing a tensor of a graph a second time, so that looking at it leaves the graph's own rounding alone.
+
+TensorFlow's graph optimizer (Grappler, `arithmetic_optimizer.cc`: AddOpsRewrite, MinimizeBroadcasts,
+HoistCommonFactorOutOfAggregation) regroups sums and products in which every intermediate result has one
+consumer: ``rate * (a * b)`` becomes ``(rate * a) * b``. Taking an intermediate result out makes a second
+consumer, the regrouping does not happen, and the last bit of the weights may differ. So a sum or product is
+taken out as a copy, down to the operations that are never regrouped; the copies are cheap element-wise ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+#: What is regrouped, and the names of the inputs.
+_REGROUPED = {"Add": ("x", "y"), "AddV2": ("x", "y"), "Sub": ("x", "y"), "Mul": ("x", "y")}
+
+#: Operations of other attributes are not merged with what they are copies of.
+_MARK = "_see_rnn_like_copy"
+
+
+def aside(tensor: Any, copies: dict[str, Any]) -> Any:
+    """The same number, from operations that nothing else in the graph depends on.
+
+    Args:
+        tensor: of the graph that is being traced, or eager.
+        copies: those made so far in this graph, by the name of the original; is added to.
+    """
+    if not tf.is_symbolic_tensor(tensor):
+        return tensor
+    while tensor.op.type in ("Identity", "IdentityN"):
+        # These are removed before anything is regrouped; every tap is one.
+        tensor = tensor.op.inputs[tensor.value_index]
+    if tensor.op.type not in (*_REGROUPED, "AddN"):
+        return tensor
+    if tensor.name not in copies:
+        copies[tensor.name] = _copied(tensor.op, [aside(one, copies) for one in tensor.op.inputs])
+    return copies[tensor.name]
+
+
+def _copied(op: Any, inputs: list[Any]) -> Any:
+    make = getattr(tf.raw_ops, op.type)
+    copy = (
+        make(inputs=inputs)
+        if op.type == "AddN"
+        else make(**dict(zip(_REGROUPED[op.type], inputs, strict=True)))
+    )
+    copy.op._set_attr(_MARK, tf.compat.v1.AttrValue(b=True))
+    return copy
