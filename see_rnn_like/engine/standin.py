@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
-from see_rnn_like.engine.native import next_batch
+from see_rnn_like.engine.native import GivenBatch, next_batch
 from see_rnn_like.engine.train_step import InstrumentedStep, Measured, Recording
 from see_rnn_like.errors import CaptureError
 
@@ -105,7 +105,8 @@ class StandIn:
         """Trains on the next ``model.steps_per_execution`` batches.
 
         Args:
-            iterator: the `tf.data` iterator Keras hands to its train function.
+            iterator: what Keras hands to its train function: a `tf.data` iterator, or from `train_on_batch`
+                a generator of one batch.
 
         Returns:
             The logs of the last step that ran. Like Keras's own train function it stops quietly when the
@@ -115,11 +116,38 @@ class StandIn:
             tf.errors.OutOfRangeError: if there was no batch at all.
         """
         self.leave()
-        if self.stale or not hasattr(iterator, "element_spec"):
+        if self.stale:
             return self.native(iterator)
+        if not hasattr(iterator, "element_spec"):
+            return self._on_given(next(iterator))
         self._prepare(iterator)
         if self.guard is None and self.recorder is None:
             return self.native(iterator)
+        return self._serve(iterator)
+
+    def _on_given(self, data: Any) -> Any:
+        """Trains on the batch of `train_on_batch`, by Keras's own function unless the step is due."""
+        batch = self._readable(data)
+        if batch is not None and self.recorder is not None:
+            if any(self.recorder.due):
+                self._prepare(batch)
+            else:
+                self.recorder.step.signature(batch.element_spec)
+                self.recorder = None
+        if batch is None or (self.guard is None and self.recorder is None):
+            return self.native(item for item in [data])
+        return self._serve(batch)
+
+    def _readable(self, data: Any) -> GivenBatch | None:
+        try:
+            return GivenBatch(data, bool(self.model.run_eagerly))
+        except Exception as error:
+            for whom in (self.guard, self.recorder):
+                if whom is not None:
+                    whom.failed(error)
+            return None
+
+    def _serve(self, iterator: Any) -> Any:
         logs = self._execute(iterator)
         if self.recorder is not None and self.recorder.step.failure is not None:
             self.recorder.failed(self.recorder.step.failure)

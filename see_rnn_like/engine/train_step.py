@@ -112,16 +112,7 @@ class InstrumentedStep:
     """
 
     def __init__(self, model: Any, layers: Any, capture: Collection[str], level: str) -> None:
-        if model.optimizer is None:
-            raise ArgumentError(
-                "model.optimizer is None: either call model.compile(optimizer, loss) first, or this model "
-                "keeps optimizers of its own (as GANs do), and what these receive cannot be recorded"
-            )
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
-            raise ArgumentError(
-                f"the model is trained on {replicas} replicas; recording works with one replica so far"
-            )
+        require_recordable(model)
         self.model = model
         self.layers = layers
         self.capture = frozenset(capture)
@@ -130,6 +121,7 @@ class InstrumentedStep:
         self._slots: list[WeightSlot] = []
         self._points: list[OutputPoint] = []
         self._guard: GuardedStep | None = None
+        self._signatures: list[Any] = []
         self._traces: list[_Trace] = []
         self._collected = Collected()
         self._function: Callable[[Any], Any] = self._recorded_step
@@ -150,12 +142,28 @@ class InstrumentedStep:
             CaptureError: if the step cannot be traced with taps on.
         """
         if guard is not self._guard:
-            self._guard, self._traces = guard, []
-        known = _narrowest(self._traces, iterator.element_spec)
+            self._guard, self._signatures, self._traces = guard, [], []
+        spec = self.signature(iterator.element_spec)
+        known = next((trace for trace in self._traces if trace.spec == spec), None)
         if known is None:
-            known = self._traced(iterator.element_spec)
+            known = self._traced(spec)
             self._traces.append(known)
         self._function, self._collected = known.function, known.collected
+
+    def signature(self, spec: Any) -> Any:
+        """For which kind of batch the compiled function was made that Keras runs on a batch like this.
+
+        To be told of batches that Keras's own function takes, too: it is compiled for the very sizes that
+        come, then ever wider, and with other static sizes the same step may be rounded otherwise.
+
+        Args:
+            spec: specs of the batch.
+        """
+        found = _narrowest(self._signatures, spec)
+        if found is None:
+            found = functools.reduce(_covering, self._signatures, spec)
+            self._signatures.append(found)
+        return found
 
     def _traced(self, spec: Any) -> _Trace:
         if hasattr(self.model.train_step, "get_concrete_function"):
@@ -168,8 +176,6 @@ class InstrumentedStep:
             found = select(sites(self.model), self.layers)
             self._slots = [slot for site in found for slot in site.weights]
             self._points = [point for site in found for point in site.outputs]
-            # As wide as Keras's own function becomes when batches of several sizes come.
-            spec = functools.reduce(_covering, (trace.spec for trace in self._traces), spec)
             function = self._recorded_step if self._eagerly else self._compiled_for(spec)
             if self.failure is not None:
                 raise self.failure
@@ -188,12 +194,12 @@ class InstrumentedStep:
             guard says (None without one).
         """
         start = time.perf_counter()
-        logs, counted, watched, packed = self._function(batch)
+        logs, counted, watched, reduced = self._function(batch)
         verdict = None if self._guard is None else self._guard.verdict(watched)
         if self.failure is not None:
             return logs, None, verdict
         try:
-            recording = self._to_host(start, counted, packed)
+            recording = to_host(start, self._collected, counted, reduced)
         except Exception as error:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
@@ -230,7 +236,7 @@ class InstrumentedStep:
         """One step on a batch; weights are read outside the (perhaps XLA) step."""
         data = data_of(batch)
         iterations = step_counter(self.model.optimizer)
-        first, rate = tf.identity(iterations), _learning_rate(self.model.optimizer)
+        first, rate = tf.identity(iterations), learning_rate(self.model.optimizer)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
         held = self._guard.hold() if self._guard is not None else []
@@ -248,7 +254,7 @@ class InstrumentedStep:
         after = tf.identity(iterations)
         if self._guard is not None:
             verdict = self._guard.settle(held, verdict)
-        return logs, (first, after, rate), verdict, self._packed(whole)
+        return logs, (first, after, rate), verdict, packed(whole, self.level)
 
     @tf.autograph.experimental.do_not_convert
     def _tapped(self, data: Any) -> tuple[Any, list[Any], Any]:
@@ -282,42 +288,73 @@ class InstrumentedStep:
         collect_losses(self._collected, losses)
         if "output_gradients" in self.capture:
             collect_output_gradients(self._collected, outputs, scale)
-        collect_weight_gradients(self._collected, gradients, self._slots, scale, self._gradient_attrs())
+        attrs = gradient_attrs(self.model.optimizer)
+        collect_weight_gradients(self._collected, gradients, self._slots, scale, attrs)
 
-    def _gradient_attrs(self) -> dict[str, Any]:
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        clips = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(optimizer, n, None)]
-        attrs: dict[str, Any] = {"from": "training batch", "as": "received by the optimizer"}
-        if clips:
-            attrs["clipping"] = f"before {', '.join(clips)}"
-        if getattr(optimizer, "gradient_accumulation_steps", None):  # Keras 3.0 has none
-            attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
-        return attrs
 
-    def _packed(self, collected: Collected) -> dict[str, Any]:
-        """Reduces every tensor and stacks the results, so that few tensors travel to the host."""
-        moments, histograms = summaries.pack(collected.infos, list(collected.tensors.values()))
-        values = collected.tensors if self.level == "full" else {}
-        return {"moments": moments, "histograms": histograms, "values": values}
+def require_recordable(model: Any) -> None:
+    """Refuses models whose training cannot be recorded.
 
-    # -- on the host ----------------------------------------------------------------------------
-
-    def _to_host(self, start: float, counted: tuple[Any, ...], packed: dict[str, Any]) -> Recording:
-        before, after, rate = (number.numpy() for number in counted)
-        infos = tuple(self._collected.infos)
-        moments, histograms = summaries.unpack(infos, packed["moments"], packed["histograms"])
-        values = packed["values"]
-        return Recording(
-            time.perf_counter() - start,
-            infos,
-            moments,
-            histograms,
-            {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
-            tuple(self._collected.notes),
-            int(before),
-            bool(after > before),
-            float(rate),
+    Raises:
+        ArgumentError: if the model is not compiled, or is trained on more than one replica.
+    """
+    if model.optimizer is None:
+        raise ArgumentError(
+            "model.optimizer is None: either call model.compile(optimizer, loss) first, or this model "
+            "keeps optimizers of its own (as GANs do), and what these receive cannot be recorded"
         )
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1:
+        raise ArgumentError(
+            f"the model is trained on {replicas} replicas; recording works with one replica so far"
+        )
+
+
+def gradient_attrs(optimizer: Any) -> dict[str, Any]:
+    """What a label says of gradients: what the optimizer, which received them, goes on to do to them."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    clips = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(optimizer, n, None)]
+    attrs: dict[str, Any] = {"from": "training batch", "as": "received by the optimizer"}
+    if clips:
+        attrs["clipping"] = f"before {', '.join(clips)}"
+    if getattr(optimizer, "gradient_accumulation_steps", None):  # Keras 3.0 has none
+        attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
+    return attrs
+
+
+def packed(collected: Collected, level: str) -> dict[str, Any]:
+    """Reduces every tensor and stacks the results, so that few tensors travel to the host."""
+    moments, histograms = summaries.pack(collected.infos, list(collected.tensors.values()))
+    values = collected.tensors if level == "full" else {}
+    return {"moments": moments, "histograms": histograms, "values": values}
+
+
+def to_host(
+    start: float, collected: Collected, counted: tuple[Any, ...], reduced: dict[str, Any]
+) -> Recording:
+    """Brings a step to the host.
+
+    Args:
+        start: when it began, of `time.perf_counter`.
+        collected: what the tensors are.
+        counted: the step counter before and after, and the learning rate.
+        reduced: what `packed` made of them.
+    """
+    before, after, rate = (number.numpy() for number in counted)
+    infos = tuple(collected.infos)
+    moments, histograms = summaries.unpack(infos, reduced["moments"], reduced["histograms"])
+    values = reduced["values"]
+    return Recording(
+        time.perf_counter() - start,
+        infos,
+        moments,
+        histograms,
+        {info.key: _in_dims(info, values[str(info.key)].numpy()) for info in infos if values},
+        tuple(collected.notes),
+        int(before),
+        bool(after > before),
+        float(rate),
+    )
 
 
 @dataclass(frozen=True)
@@ -329,17 +366,17 @@ class _Trace:
     collected: Collected
 
 
-def _narrowest(traces: Sequence[_Trace], spec: Any) -> _Trace | None:
-    """The trace that TensorFlow would take for a batch: the most specific one that covers it.
+def _narrowest(known: Sequence[Any], spec: Any) -> Any:
+    """The signature whose function TensorFlow would take for a batch: the most specific that covers it.
 
     Keras's own function goes by this rule, and with other static sizes the same step may be computed by
     other kernels, which round differently.
     """
-    found: _Trace | None = None
-    for trace in traces:
-        covers = _covering(spec, trace.spec) == trace.spec
-        if covers and (found is None or _covering(trace.spec, found.spec) == found.spec):
-            found = trace
+    found: Any = None
+    for signature in known:
+        covers = _covering(spec, signature) == signature
+        if covers and (found is None or _covering(signature, found) == found):
+            found = signature
     return found
 
 
@@ -372,7 +409,8 @@ _STATEFUL_RANDOM = {
 }
 
 
-def _learning_rate(optimizer: Any) -> Any:
+def learning_rate(optimizer: Any) -> Any:
+    """The learning rate of the step that comes next, schedules followed; NaN for none."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return tf.identity(tf.cast(getattr(inner, "learning_rate", np.nan), tf.float32))
 
