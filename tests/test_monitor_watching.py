@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import threading
 
 import keras
@@ -47,7 +48,8 @@ def compiled_step(model):
     def step(x, y):
         with tf.GradientTape() as tape:
             loss = model.compute_loss(x, y, model(x, training=True))
-        gradients = tape.gradient(model.optimizer.scale_loss(loss), model.trainable_variables)
+            scaled = model.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, model.trainable_variables)
         model.optimizer.apply(gradients, model.trainable_variables)
         return loss, gradients
 
@@ -82,6 +84,10 @@ def assert_untouched(build, loop, monitor, *args):
 
 def kinds(monitor):
     return [event.kind for event in monitor.run.events]
+
+
+def names(run):
+    return [str(key) for key in run.infos()]
 
 
 def attributes(model):
@@ -204,7 +210,7 @@ def test_values_are_those_of_an_independent_tape(name):
         for variable, gradient in zip(model.trainable_variables, found[3:], strict=True):
             close(run[f"{key_of(model, variable)}:gradient"].sel(step=step), gradient)
         if name == "record_step":
-            assert not [key for key in run.keys() if key.role == "output"]
+            assert not [key for key in run.infos() if key.role == "output"]
             assert float(run.logs()["mine"].sel(step=step)) == pytest.approx(2 * float(loss), rel=1e-4)
             continue
         values = {"first/forward/output": sequence, "second/forward/output": last, "head/output": prediction}
@@ -249,7 +255,7 @@ def test_gradients_and_updates_under_loss_scaling():
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((6, 3)), layers.SimpleRNN(4, name="rnn"), layers.Dense(1)])
         inner = keras.optimizers.SGD(0.1)
-        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**127)
+        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=3.3e38)
         model.compile(optimizer, "mse", jit_compile=False)
         return model
 
@@ -277,6 +283,7 @@ def embedded():
 TOKENS = np.random.default_rng(0).integers(0, 9, (16, 6))
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables")
 @pytest.mark.parametrize("how", ["record_step", "eager"])
 def test_sparse_gradients_and_variables_without_one(how):
     model, monitor = embedded(), RNNMonitor(every=1, level="full", strict=True)
@@ -304,7 +311,7 @@ def test_sparse_gradients_and_variables_without_one(how):
     recorded = monitor.run["embed/embeddings:gradient"].sel(step=0)
     np.testing.assert_allclose(recorded, expected[0], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(monitor.run["embed/embeddings:update"].sel(step=0), -0.5 * recorded, atol=1e-6)
-    assert "head/bias:gradient" not in map(str, monitor.run)
+    assert "head/bias:gradient" not in names(monitor.run)
     (event,) = [e for e in monitor.run.events if e.kind == "no-gradient"]
     assert str(event.key) == "head/bias:gradient"
 
@@ -323,11 +330,12 @@ def test_statistics_of_batchnorm_change_by_what_the_whole_step_does():
 
 def test_learning_rate_is_that_of_the_step():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.1, 0.01, 0.001])
-    for loop in (on_batch, by_tape, lambda m: by_compiled_step(m, monitor)):
+    for loop in (on_batch, by_tape, by_compiled_step):
         model, monitor = small(), RNNMonitor(every=1, strict=True)
+        given = [monitor] if loop is by_compiled_step else []
         model.compile(keras.optimizers.SGD(schedule), "mse", jit_compile=False)
         with monitor.watching(model):
-            loop(model)
+            loop(model, *given)
         expected = [float(schedule(step)) for step in range(5)]
         np.testing.assert_allclose(monitor.run.logs()["learning_rate"], expected)
 
@@ -357,12 +365,12 @@ def test_evaluations_in_between_are_not_taken_for_the_training():
             taped(model, X[:n], Y[:n])
             model.evaluate(X, Y, verbose=0)
     run = monitor.run
-    assert sorted(str(key) for key in run if key.role.startswith("output")) == sorted(
+    assert sorted(str(key) for key in run.infos() if key.role.startswith("output")) == sorted(
         f"{name}/output:{kind}"
         for name in ("first/forward", "second/forward", "head")
         for kind in ("value", "gradient")
     )
-    assert "loss@1:value" not in map(str, run)
+    assert "loss@1:value" not in names(run)
     for step, n in enumerate((16, 8)):
         assert int(run.stats("head/output:value").sel(step=step)["count"]) == n
     assert kinds(monitor) == []
@@ -382,7 +390,7 @@ def test_a_step_of_two_forward_passes_keeps_them_apart():
     np.testing.assert_array_equal(run["head/output@1:value"].sel(step=0), two)
     assert np.unique(run["head/output:gradient"]) == [1.0]
     assert np.unique(run["head/output@1:gradient"]) == [3.0]
-    assert "head/output@2:value" not in map(str, run)
+    assert "head/output@2:value" not in names(run)
 
 
 def test_a_gradient_penalty_trains_the_same_and_ambiguous_gradients_are_left_out():
@@ -403,7 +411,7 @@ def test_a_gradient_penalty_trains_the_same_and_ambiguous_gradients_are_left_out
     assert_untouched(small, loop, monitor)
     left_out = [e.message for e in monitor.run.events if e.kind == "not-recorded"]
     assert any("2 backward passes" in message and "first/forward/output" in message for message in left_out)
-    assert "first/forward/output:gradient" not in map(str, monitor.run)
+    assert "first/forward/output:gradient" not in names(monitor.run)
 
 
 def test_layers_before_anything_trainable_are_recorded_with_their_pass():
@@ -502,7 +510,7 @@ def test_an_exception_inside_of_train_on_batch_leaves_keras_own_function():
     on_batch(model, (16,))
     native = model.train_function
     with monitor.watching(model):
-        with pytest.raises(Exception, match="incompatible|shape|rank|dim"):
+        with pytest.raises(Exception, match=r"incompatible|shape|rank|dim"):
             model.train_on_batch(X[:, :, :2], Y)
         assert model.train_function is native
         on_batch(model, (16,))
@@ -510,6 +518,7 @@ def test_an_exception_inside_of_train_on_batch_leaves_keras_own_function():
     assert monitor.run.steps == [1]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_a_function_traced_in_the_block_is_the_same_as_one_traced_outside(tmp_path):
     def graph_of(model):
         step = compiled_step(model).get_concrete_function(tf.TensorSpec((16, 6, 3)), tf.TensorSpec((16, 1)))
@@ -540,7 +549,7 @@ def test_calls_of_other_threads_are_not_seen():
         other.join()
         taped(model, X[:8], Y[:8])
     assert monitor.run["head/output:value"].shape == (1, 8, 1)
-    assert "head/output@1:value" not in map(str, monitor.run)
+    assert "head/output@1:value" not in names(monitor.run)
 
 
 # -- P4: step tags -----------------------------------------------------------------------------------
@@ -575,7 +584,7 @@ def test_a_model_built_by_its_first_batch():
         monitor = RNNMonitor(every=1, strict=True)
         assert_untouched(build, loop, monitor)
         assert monitor.run.steps == [0, 1, 2, 3, 4]
-        assert "gru/forward/kernel:gradient" in map(str, monitor.run)
+        assert "gru/forward/kernel:gradient" in names(monitor.run)
 
 
 def test_steps_out_of_sight_are_told_once():
@@ -621,7 +630,7 @@ def stepped():
 
 def test_record_step_outside_of_the_block():
     model, monitor = small(), RNNMonitor(every=1)
-    with pytest.raises(ArgumentError, match="not watched.*with monitor.watching"):
+    with pytest.raises(ArgumentError, match=r"not watched.*with monitor.watching"):
         monitor.record_step(model, [])
     with monitor.watching(model), pytest.raises(ArgumentError, match="not watched"):
         monitor.record_step(small(), [])
@@ -633,7 +642,7 @@ def test_record_step_before_the_update(stepped):
     with pytest.raises(ArgumentError, match="counted no step since"):
         monitor.record_step(model, gradients)
     taped(model, X, Y)
-    with pytest.raises(ArgumentError, match="run eagerly.*are recorded without it"):
+    with pytest.raises(ArgumentError, match=r"run eagerly.*are recorded without it"):
         monitor.record_step(model, gradients)
 
 
@@ -643,11 +652,11 @@ def test_record_step_with_gradients_that_do_not_fit(stepped):
         monitor.record_step(model, gradients[1:])
     with pytest.raises(ArgumentError, match=r"must have its shape \(.*\); got \("):
         monitor.record_step(model, gradients[::-1])
-    with pytest.raises(ArgumentTypeError, match="must be a tensor, tf.IndexedSlices or None; got str"):
+    with pytest.raises(ArgumentTypeError, match=r"must be a tensor, tf.IndexedSlices or None; got str"):
         monitor.record_step(model, ["x"] * 8)
     with pytest.raises(ArgumentTypeError, match="gradients must be a list"):
         monitor.record_step(model, gradients[0])
-    with pytest.raises(ArgumentTypeError, match="Keras variables.*got ResourceVariable"):
+    with pytest.raises(ArgumentTypeError, match=r"Keras variables.*got ResourceVariable"):
         monitor.record_step(model, gradients, variables=[v.value for v in model.trainable_variables])
     with pytest.raises(ArgumentTypeError, match="logs must be a dict"):
         monitor.record_step(model, gradients, logs=[1])
@@ -660,8 +669,8 @@ def test_record_step_with_gradients_that_do_not_fit(stepped):
 def test_record_step_inside_of_a_tf_function():
     model, monitor = small(), RNNMonitor(every=1)
     with monitor.watching(model):
-        inside = tf.function(lambda: monitor.record_step(model, [None] * 8))
-        with pytest.raises(ArgumentError, match="inside of a tf.function"):
+        inside = tf.function(lambda: monitor.record_step(model, [None] * 8), autograph=False)
+        with pytest.raises(ArgumentError, match=r"inside of a tf.function"):
             inside()
 
 
@@ -745,7 +754,7 @@ def test_the_probe_batch_is_measured_before_each_step():
         for _ in range(2)
     ]
     for loop, monitor in zip((on_batch, by_tape), monitors, strict=True):
-        watched(lambda: network("gru", jit_compile=False), lambda m, l=loop: l(m, (16, 8)), monitor)
+        watched(lambda: network("gru", jit_compile=False), functools.partial(loop, sizes=(16, 8)), monitor)
         assert kinds(monitor) == []
     given, eager = (monitor.run["first/forward/gates:value"] for monitor in monitors)
     np.testing.assert_allclose(eager, given, rtol=1e-4, atol=1e-6)

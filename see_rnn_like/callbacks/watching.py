@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from see_rnn_like.engine.eager_step import Before, EagerTaps, LoopSteps, Pair, Window, fitting
+from see_rnn_like.engine.eager_step import Before, EagerTaps, LoopSteps, Pair, Window, as_loss, fitting
 from see_rnn_like.engine.standin import Recorder, StandIn, stand_in
 from see_rnn_like.engine.taps import replaced
 from see_rnn_like.engine.train_step import InstrumentedStep, Measured, Recording
@@ -86,8 +86,7 @@ class WatchedLoop:
                 yield
         finally:
             _watched.discard(self.model)
-            if not self.off:
-                self._safely(self._catch_up)
+            self._safely(self._catch_up)
 
     def stop(self) -> None:
         """Records nothing any more; the loop goes on."""
@@ -119,8 +118,7 @@ class WatchedLoop:
         @functools.wraps(make)
         def made(*args: Any, **kwargs: Any) -> Any:
             result = make(*args, **kwargs)
-            if not self.off:
-                self._safely(self._stand_in_once)
+            self._safely(self._stand_in_once)
             return result
 
         return made
@@ -148,20 +146,15 @@ class WatchedLoop:
     @contextlib.contextmanager
     def _updating(self, pairs: Sequence[Pair] | None) -> Iterator[None]:
         """Around an update by the optimizer; without pairs it is not due."""
-        if self.off:
-            yield
-            return
         start = time.perf_counter()
         begun = self._safely(self._begun, pairs)
         yield
         try:
-            if begun is not None and not self.off:
-                recording = self._safely(self._recorded, start, *begun, pairs)
-                if recording is not None:
-                    self._to.keep({}, recording)
+            recording = begun and self._safely(self._recorded, start, *begun, pairs)
+            if recording is not None:
+                self._to.keep({}, recording)
         finally:
-            if not self.off:
-                self._safely(self._updated)
+            self._safely(self._updated)
 
     def _begun(self, pairs: Sequence[Pair] | None) -> tuple[Before, Measured | None] | None:
         """What there is before an update; None if it is not due, or came after others out of sight."""
@@ -199,9 +192,10 @@ class WatchedLoop:
         """See `RNNMonitor.record_step`."""
         start = time.perf_counter()
         pairs = fitting(gradients, self.model.trainable_variables if variables is None else variables)
+        loss = None if loss is None else as_loss(loss)
         if not isinstance(logs, Mapping | None):
             raise ArgumentTypeError(f"logs must be a dict of numbers; got {type(logs).__name__}")
-        now = None if self.off else self._safely(self._steps.count)
+        now = self._safely(self._steps.count)
         if now is None:
             return
         if now == self._seen and not self._steps.may_skip:
@@ -213,8 +207,7 @@ class WatchedLoop:
                     self._to.keep(logs, recording)
         finally:
             self._seen = now if now <= self._seen + 1 else self._seen
-            if not self.off:
-                self._safely(self._next)
+            self._safely(self._next)
 
     def _handed_in(self, start: float, held: Before, pairs: Sequence[Pair], loss: Any) -> Recording:
         before = dataclasses.replace(held, rate=self._steps.rate_of_last(held))
@@ -228,7 +221,7 @@ class WatchedLoop:
     def _next(self) -> None:
         """Holds what the next step needs, if it is due."""
         self._catch_up()
-        due = not self.off and self._to.due(self._seen)
+        due = self._to.due(self._seen)
         self._held = self._steps.before() if due else None
         self._taps.window = Window() if due else None
 
@@ -243,6 +236,8 @@ class WatchedLoop:
 
     def _safely(self, action: Callable[..., Any], *args: Any) -> Any:
         """Runs what may fail in our own code; a failure switches recording off, training goes on."""
+        if self.off:
+            return None
         try:
             return action(*args)
         except Exception as error:

@@ -469,6 +469,21 @@ def _fitting(gradient: Any, variable: Any) -> Any:
     return gradient
 
 
+def as_loss(loss: Any) -> Any:
+    """A loss as a floating-point tensor.
+
+    Raises:
+        ArgumentTypeError: if it is not a number or an array of numbers.
+    """
+    try:
+        tensor = tf.convert_to_tensor(loss)
+    except (TypeError, ValueError):
+        tensor = None
+    if tensor is None or not (tensor.dtype.is_floating or tensor.dtype.is_integer):
+        raise ArgumentTypeError(f"loss must be a number or an array of numbers; got {loss!r}")
+    return tensor if tensor.dtype.is_floating else tf.cast(tensor, tf.float32)
+
+
 def dense(gradient: Any) -> Any:
     """A gradient as one tensor; None stays None."""
     return None if gradient is None else tf.convert_to_tensor(gradient)

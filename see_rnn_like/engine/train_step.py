@@ -298,7 +298,7 @@ def require_recordable(model: Any) -> None:
     Raises:
         ArgumentError: if the model is not compiled, or is trained on more than one replica.
     """
-    if model.optimizer is None:
+    if getattr(model, "optimizer", None) is None:
         raise ArgumentError(
             "model.optimizer is None: either call model.compile(optimizer, loss) first, or this model "
             "keeps optimizers of its own (as GANs do), and what these receive cannot be recorded"
