@@ -20,7 +20,7 @@ def test_every_loop_on_the_page_is_recorded():
     assert "monitor.run.steps  # [0, 10]" in PAGE
     assert [run.steps for run in runs] == [[0, 10]] * 3
     for run in runs:
-        assert np.isfinite(run.stats("lstm/forward/kernel:gradient")["l2"]).all()
+        assert np.isfinite(run.stats("lstm/forward/kernel:gradient")["norm"]).all()
         assert np.isfinite(run.stats("loss:value")["mean"]).all()
     given, taped, compiled = ({str(key) for key in run.infos()} for run in runs)
     assert given == taped

@@ -203,6 +203,7 @@ class RNNMonitor(keras.callbacks.Callback):
         """
         self._require_no_block()
         self.set_model(model)
+        self._restore()
         require_recordable(model)
         steps = LoopSteps(model, self.layers, self._captured(CAPTURES), self.level)
         loop = WatchedLoop(model, steps, self._listener())

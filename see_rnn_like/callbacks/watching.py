@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from see_rnn_like.engine.eager_step import Before, EagerTaps, LoopSteps, Pair, Window, as_loss, fitting
-from see_rnn_like.engine.standin import Recorder, StandIn, stand_in
+from see_rnn_like.engine.standin import BatchStandIn, Recorder, StandIn
 from see_rnn_like.engine.taps import replaced
 from see_rnn_like.engine.train_step import InstrumentedStep, Measured, Recording
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError
@@ -132,8 +132,8 @@ class WatchedLoop:
             self._native, self._step = native, self._to.instrumented()
         if self._step is None:
             return
-        self._stand_in = stand_in(self.model, native)
-        self._stand_in.record_by(Recorder(self._step, [due], self._to.probe, self._to.keep, self._to.failed))
+        recorder = Recorder(self._step, [due], self._to.probe, self._to.keep, self._to.failed)
+        self._stand_in = self.model.train_function = BatchStandIn(self.model, native, recorder)
         self._seen += 1
 
     def _leave(self) -> None:

@@ -105,8 +105,7 @@ class StandIn:
         """Trains on the next ``model.steps_per_execution`` batches.
 
         Args:
-            iterator: what Keras hands to its train function: a `tf.data` iterator, or from `train_on_batch`
-                a generator of one batch.
+            iterator: the `tf.data` iterator Keras hands to its train function.
 
         Returns:
             The logs of the last step that ran. Like Keras's own train function it stops quietly when the
@@ -116,36 +115,12 @@ class StandIn:
             tf.errors.OutOfRangeError: if there was no batch at all.
         """
         self.leave()
-        if self.stale:
+        if self.stale or not hasattr(iterator, "element_spec"):
             return self.native(iterator)
-        if not hasattr(iterator, "element_spec"):
-            return self._on_given(next(iterator))
         self._prepare(iterator)
         if self.guard is None and self.recorder is None:
             return self.native(iterator)
         return self._serve(iterator)
-
-    def _on_given(self, data: Any) -> Any:
-        """Trains on the batch of `train_on_batch`, by Keras's own function unless the step is due."""
-        batch = self._readable(data)
-        if batch is not None and self.recorder is not None:
-            if any(self.recorder.due):
-                self._prepare(batch)
-            else:
-                self.recorder.step.signature(batch.element_spec)
-                self.recorder = None
-        if batch is None or (self.guard is None and self.recorder is None):
-            return self.native(item for item in [data])
-        return self._serve(batch)
-
-    def _readable(self, data: Any) -> GivenBatch | None:
-        try:
-            return GivenBatch(data, bool(self.model.run_eagerly))
-        except Exception as error:
-            for whom in (self.guard, self.recorder):
-                if whom is not None:
-                    whom.failed(error)
-            return None
 
     def _serve(self, iterator: Any) -> Any:
         logs = self._execute(iterator)
@@ -196,6 +171,51 @@ class StandIn:
             return self.guard.step.run(batch)
         assert self.recorder is not None
         return self.recorder.step.skip(batch), None
+
+
+class BatchStandIn(StandIn):
+    """Is called once in the place of Keras's train function by `train_on_batch`.
+
+    Args:
+        model: the model that is trained.
+        native: Keras's own train function.
+        recorder: who records; a step that is not due is run by Keras's own function.
+    """
+
+    def __init__(self, model: Any, native: Callable[[Any], Any], recorder: Recorder) -> None:
+        super().__init__(model, native)
+        self.record_by(recorder)
+
+    def __call__(self, iterator: Any) -> Any:
+        """Trains on a batch.
+
+        Args:
+            iterator: the generator of one batch that `train_on_batch` hands to a train function.
+
+        Returns:
+            The logs of the step.
+        """
+        self.leave()
+        data = next(iterator)
+        batch = self._readable(data)
+        if batch is None or self.recorder is None:
+            return self.native(item for item in [data])
+        return self._serve(batch)
+
+    def _readable(self, data: Any) -> GivenBatch | None:
+        """The batch, ready to be recorded; without a recorder from here on if it is not due or cannot be."""
+        assert self.recorder is not None
+        try:
+            batch = GivenBatch(data, bool(self.model.run_eagerly))
+        except Exception as error:
+            self.recorder.failed(error)
+            return None
+        if any(self.recorder.due):
+            self._prepare(batch)
+        else:
+            self.recorder.step.signature(batch.element_spec)
+            self.recorder = None
+        return batch
 
 
 def stand_in(model: Any, native: Callable[[Any], Any]) -> StandIn:
