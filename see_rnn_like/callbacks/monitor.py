@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -19,10 +20,14 @@ from see_rnn_like.callbacks.arguments import (
     checked_probe,
 )
 from see_rnn_like.callbacks.record import Record
+from see_rnn_like.callbacks.watching import Listener, WatchedLoop
+from see_rnn_like.engine.collect import Note
+from see_rnn_like.engine.eager_step import LoopSteps
 from see_rnn_like.engine.guarded import is_guarded
 from see_rnn_like.engine.native import data_of, step_counter
+from see_rnn_like.engine.recording import LEVELS, Measured, Recording
 from see_rnn_like.engine.standin import Recorder, StandIn, stand_in
-from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Measured, Recording
+from see_rnn_like.engine.train_step import CAPTURES, InstrumentedStep, require_recordable
 from see_rnn_like.errors import (
     ArgumentError,
     CaptureError,
@@ -135,6 +140,7 @@ class RNNMonitor(keras.callbacks.Callback):
         self._native: Any = None
         self._trainable: list[bool] = []
         self._stand_in: StandIn | None = None
+        self._loop: WatchedLoop | None = None
         self._epoch = 0
         self._now = 0
         self._epoch_start = 0
@@ -157,10 +163,115 @@ class RNNMonitor(keras.callbacks.Callback):
         settings = (self.every, self.layers, self.capture, self.level, None, self.on_nan, self.strict)
         return type(self)(*settings, probe=self.probe, max_bytes=self.max_bytes)
 
+    @contextlib.contextmanager
+    def watching(self, model: Any) -> Iterator[None]:
+        """Records a training that is not `fit`, while the block runs.
+
+        Seen are the steps of `train_on_batch`, and of loops of one's own whose steps run eagerly and end
+        in ``model.optimizer.apply`` or ``apply_gradients``. Steps compiled in a `tf.function` of one's
+        own are out of sight: hand them to `record_step`. Nothing is trained otherwise than without the
+        block, and after it nothing of it is left on the model.
+
+        Of steps that run eagerly outputs of layers are recorded where a gradient came through their call.
+
+        Args:
+            model: compiled; its optimizer's counter tags the steps.
+
+        Raises:
+            ArgumentError: if the model is not compiled, is watched already, or trained on several replicas.
+            UnknownLayerError: if one of `layers` matches nothing.
+            ForeignModelError: if the model is not a Keras 3 model on TensorFlow.
+
+        Example:
+            >>> import keras, numpy as np
+            >>> from see_rnn_like import RNNMonitor
+            >>> lstm = keras.layers.LSTM(3, name="lstm")
+            >>> model = keras.Sequential([keras.Input((5, 2)), lstm, keras.layers.Dense(1)])
+            >>> model.compile("adam", "mse")
+            >>> monitor = RNNMonitor(every=2)
+            >>> with monitor.watching(model):
+            ...     for _ in range(4):
+            ...         loss = model.train_on_batch(np.ones((8, 5, 2)), np.ones((8, 1)))
+            >>> monitor.run.steps
+            [0, 2]
+        """
+        self._require_no_block()
+        self.set_model(model)
+        self._restore()
+        require_recordable(model)
+        steps = LoopSteps(model, self.layers, self._captured(CAPTURES), self.level)
+        loop = WatchedLoop(model, steps, self._listener())
+        self._warned = False
+        try:
+            self._loop = loop
+            self._begin_fit({})
+            self._guarded(self._record.describe, self._now, model, self._settings())
+            with loop.watched():
+                yield
+        finally:
+            self._loop = None
+            self._trained = self._steps_done()
+            self._guarded(self._record.finish, self._now, model)
+
+    def record_step(
+        self,
+        model: Any,
+        gradients: Iterable[Any],
+        *,
+        variables: Iterable[Any] | None = None,
+        loss: Any = None,
+        logs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Records a step of a compiled loop of one's own; to be called after every update, in the block.
+
+        What is kept if the step was due: the gradients, the weights before and the updates, the loss, the
+        logs. Weights changed by hand since the call before count as part of the update.
+
+        Args:
+            model: the model that is watched.
+            gradients: as the optimizer was given them, one per variable: tensors, `tf.IndexedSlices`, or None
+                for none.
+            variables: what they are the gradients of; None for ``model.trainable_variables``.
+            loss: the loss of the step, not scaled.
+            logs: further numbers of the step, by name.
+
+        Raises:
+            ArgumentError: outside of ``with monitor.watching(model)``, inside of a `tf.function`, if the
+                optimizer has counted no step since the last call, or if gradients do not fit the variables.
+            ArgumentTypeError: for arguments of another type.
+
+        Example:
+            >>> import keras, numpy as np, tensorflow as tf
+            >>> from see_rnn_like import RNNMonitor
+            >>> model = keras.Sequential([keras.Input((5, 2)), keras.layers.GRU(3), keras.layers.Dense(1)])
+            >>> model.compile("adam", "mse")
+            >>> @tf.function
+            ... def step(x, y):
+            ...     with tf.GradientTape() as tape:
+            ...         loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+            ...     gradients = tape.gradient(loss, model.trainable_variables)
+            ...     model.optimizer.apply(gradients, model.trainable_variables)
+            ...     return loss, gradients
+            >>> monitor = RNNMonitor(every=2)
+            >>> with monitor.watching(model):
+            ...     for _ in range(4):
+            ...         loss, gradients = step(tf.ones((8, 5, 2)), tf.ones((8, 1)))
+            ...         monitor.record_step(model, gradients, loss=loss)
+            >>> monitor.run.steps
+            [0, 2]
+        """
+        if self._loop is None or model is not self._loop.model:
+            raise ArgumentError(
+                "record_step was called for a model that is not watched: call it inside of "
+                "`with monitor.watching(model):`, with the same model"
+            )
+        self._loop.record_step(gradients, variables, loss, logs)
+
     # -- Keras's hooks --------------------------------------------------------------------------
 
     def set_model(self, model: Any) -> None:
         """Takes the model to record; called by Keras before training starts."""
+        self._require_no_block()
         select(sites(model), self.layers)
         if model is not self.model:
             # What was taken from, or failed on, another model says nothing of this one.
@@ -175,22 +286,14 @@ class RNNMonitor(keras.callbacks.Callback):
         self._restore()
         self._warned = False
         self._fit_is_new = True
-        trainable = [v.trainable for v in self.model.variables]
-        if self._native is not self.model.train_function:
-            # A new train function means a new compile: ours is traced anew, on the first step that is due.
-            self._native, self._trainable = self.model.train_function, trainable
-            self._step = InstrumentedStep(self.model, self.layers, self._captured(CAPTURES), self.level)
-            self._probe = None
-        elif len(trainable) == len(self._trainable) and trainable != self._trainable:
-            # Keras goes on with what it compiled before; a trace of ours would train other weights.
-            self._switch_off(CaptureError(_NOT_RECOMPILED))
+        self._instrumented()
         self._guarded(self._record.describe, self._now, self.model, self._settings())
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Notes at which optimizer step the epoch starts."""
         if self._fit_is_new:
             # Not in on_train_begin: there other callbacks may still restore a checkpoint.
-            self._begin_fit()
+            self._begin_fit(self.params)
         self._epoch = epoch
         self._epoch_start = self._steps_done()
 
@@ -221,6 +324,46 @@ class RNNMonitor(keras.callbacks.Callback):
         self._trained = self._steps_done()
         self._guarded(self._record.finish, self._now, self.model)
 
+    # -- around a training ----------------------------------------------------------------------
+
+    def _instrumented(self) -> InstrumentedStep | None:
+        """The instrumented step that goes with Keras's present train function; None if recording is off."""
+        trainable = [v.trainable for v in self.model.variables]
+        if self._native is not self.model.train_function:
+            # A new train function means a new compile: ours is traced anew, on the first step that is due.
+            self._native, self._trainable = self.model.train_function, trainable
+            self._step = InstrumentedStep(self.model, self.layers, self._captured(CAPTURES), self.level)
+            self._probe = None
+        elif len(trainable) == len(self._trainable) and trainable != self._trainable:
+            # Keras goes on with what it compiled before; a trace of ours would train other weights.
+            self._switch_off(CaptureError(_NOT_RECOMPILED))
+        return self._step
+
+    def _listener(self) -> Listener:
+        return Listener(
+            self._due,
+            self._instrumented,
+            self._measure_probe,
+            self._no_probe,
+            self._kept,
+            self._missed,
+            self._switch_off,
+        )
+
+    def _due(self, counted: int) -> bool:
+        self._now = counted + self._offset
+        return self.every(self._now)
+
+    def _missed(self, message: str) -> None:
+        self._record.add_events([Event(self._now, "unseen-steps", None, None, {}, message)])
+
+    def _require_no_block(self) -> None:
+        if self._loop is not None:
+            raise ArgumentError(
+                "the monitor is watching a model in a block: leave `with monitor.watching(model)` before the "
+                "monitor goes to fit or into another block"
+            )
+
     # -- one due step ---------------------------------------------------------------------------
 
     def _is_due(self, position: int) -> bool:
@@ -234,6 +377,10 @@ class RNNMonitor(keras.callbacks.Callback):
         """What the recurrent layers do on the probe batch, with the weights as they are before the step."""
         if not self._probing:
             return None
+        if self._probe_batch is None and batch is None:
+            return self._no_probe(
+                "the batches of a loop of one's own are not known: give the monitor probe=(x, y)"
+            )
         try:
             if self._probe_batch is None:
                 self._probe_batch = Batch(*keras.utils.unpack_x_y_sample_weight(data_of(batch)))
@@ -247,6 +394,12 @@ class RNNMonitor(keras.callbacks.Callback):
             self._probing = False
             self._report_failure("the probe is switched off, the rest is recorded", error)
             return None
+
+    def _no_probe(self, reason: str) -> Measured | None:
+        if not self._probing:
+            return None
+        note = Note("no-probe", None, f"nothing is measured on the probe batch: {reason}")
+        return Measured(0.0, (), {}, {}, {}, (note,))
 
     def _captured(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(name for name in self.capture if name in kinds)
@@ -290,6 +443,8 @@ class RNNMonitor(keras.callbacks.Callback):
         if self.strict:
             raise error
         self._step = None
+        if self._loop is not None:
+            self._loop.stop()
         self._report_failure("recording is switched off, training goes on", error)
 
     def _report_failure(self, consequence: str, error: Exception) -> None:
@@ -307,13 +462,13 @@ class RNNMonitor(keras.callbacks.Callback):
     def _steps_done(self) -> int:
         return int(step_counter(self.model.optimizer).numpy()) + self._offset
 
-    def _begin_fit(self) -> None:
+    def _begin_fit(self, params: Mapping[str, Any]) -> None:
         self._fit_is_new = False
         if self._steps_done() < self._trained and self._steps_done() == self._offset:
             # A new optimizer counts from 0 again: its steps go on after those trained so far.
             self._offset = self._trained
         self._now = self._steps_done()
-        self._guarded(self._record.begin_fit, self._now, self.params)
+        self._guarded(self._record.begin_fit, self._now, params)
 
     def _settings(self) -> dict[str, Any]:
         return {"every": repr(self.every), "level": self.level, "capture": list(self.capture)}

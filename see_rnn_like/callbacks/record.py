@@ -9,7 +9,7 @@ from typing import Any
 
 from see_rnn_like import __version__
 from see_rnn_like.callbacks import nonfinite
-from see_rnn_like.engine.train_step import Recording
+from see_rnn_like.engine.recording import Recording
 from see_rnn_like.history import Event, Snapshot, TensorInfo
 from see_rnn_like.models.description import (
     describe_machine,

@@ -8,7 +8,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from see_rnn_like.errors import CaptureError
 
 
 def build(model: Any, element_spec: Any) -> None:
@@ -74,6 +77,67 @@ def data_of(batch: Any) -> Any:
     return tf.nest.map_structure(
         lambda item: None if isinstance(item, tf.experimental.Optional) else item, batch.get_value()
     )
+
+
+class GivenBatch:
+    """A batch that comes as it is, from `train_on_batch`, in the form of a `tf.data` iterator that yields it.
+
+    Args:
+        data: what Keras hands to its train step: arrays, tensors, None where there is nothing.
+        eagerly: whether the train step is not compiled; it then gets the very data.
+
+    Attributes:
+        element_spec: as a `tf.data` iterator has it, all sizes known.
+
+    Raises:
+        CaptureError: if there is something in the data that is neither an array nor a tensor.
+    """
+
+    def __init__(self, data: Any, eagerly: bool) -> None:
+        self.data = data
+        self.element_spec = tf.nest.map_structure(_spec, data)
+        self._eagerly = eagerly
+        self._taken = False
+
+    def get_next_as_optional(self) -> Any:
+        """The batch, the first time; then the end of the data."""
+        if self._taken:
+            return tf.experimental.Optional.empty(self.element_spec)
+        self._taken = True
+        if self._eagerly:
+            return self
+        return tf.experimental.Optional.from_value(tf.nest.map_structure(_tensor, self.data))
+
+    def has_value(self) -> bool:
+        """Whether there is data, as an optional says it."""
+        return True
+
+    def get_value(self) -> Any:
+        """The data, as an optional gives it."""
+        return self.data
+
+
+def _spec(item: Any) -> Any:
+    """What tf.function goes by when it is called with the item."""
+    if item is None:
+        return tf.OptionalSpec(None)
+    if isinstance(item, _TENSORS):
+        return tf.type_spec_from_value(item)
+    if not isinstance(item, np.ndarray | np.generic) and not hasattr(item, "to_numpy"):
+        raise CaptureError(
+            f"the batch holds {type(item).__name__} where an array or a tensor is expected; give "
+            "train_on_batch NumPy arrays or tensors"
+        )
+    return tf.type_spec_from_value(np.asarray(item))
+
+
+def _tensor(item: Any) -> Any:
+    if item is None:
+        return tf.experimental.Optional.empty(None)
+    return item if isinstance(item, _TENSORS) else tf.convert_to_tensor(np.asarray(item))
+
+
+_TENSORS = (tf.Tensor, tf.SparseTensor, tf.RaggedTensor)
 
 
 def step_counter(optimizer: Any) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
-from see_rnn_like.engine.native import next_batch
-from see_rnn_like.engine.train_step import InstrumentedStep, Measured, Recording
+from see_rnn_like.engine.native import GivenBatch, next_batch
+from see_rnn_like.engine.recording import Measured, Recording
+from see_rnn_like.engine.train_step import InstrumentedStep
 from see_rnn_like.errors import CaptureError
 
 
@@ -118,6 +119,9 @@ class StandIn:
         self._prepare(iterator)
         if self.guard is None and self.recorder is None:
             return self.native(iterator)
+        return self._serve(iterator)
+
+    def _serve(self, iterator: Any) -> Any:
         logs = self._execute(iterator)
         if self.recorder is not None and self.recorder.step.failure is not None:
             self.recorder.failed(self.recorder.step.failure)
@@ -165,6 +169,51 @@ class StandIn:
             return self.guard.step.run(batch)
         assert self.recorder is not None
         return self.recorder.step.skip(batch), None
+
+
+class BatchStandIn(StandIn):
+    """Is called once in the place of Keras's train function by `train_on_batch`.
+
+    Args:
+        model: the model that is trained.
+        native: Keras's own train function.
+        recorder: who records; a step that is not due is run by Keras's own function.
+    """
+
+    def __init__(self, model: Any, native: Callable[[Any], Any], recorder: Recorder) -> None:
+        super().__init__(model, native)
+        self.record_by(recorder)
+
+    def __call__(self, iterator: Any) -> Any:
+        """Trains on a batch.
+
+        Args:
+            iterator: the generator of one batch that `train_on_batch` hands to a train function.
+
+        Returns:
+            The logs of the step.
+        """
+        self.leave()
+        data = next(iterator)
+        batch = self._readable(data)
+        if batch is None or self.recorder is None:
+            return self.native(item for item in [data])
+        return self._serve(batch)
+
+    def _readable(self, data: Any) -> GivenBatch | None:
+        """The batch, ready to be recorded; without a recorder from here on if it is not due or cannot be."""
+        assert self.recorder is not None
+        try:
+            batch = GivenBatch(data, bool(self.model.run_eagerly))
+        except Exception as error:
+            self.recorder.failed(error)
+            return None
+        if self.recorder.due(0):
+            self._prepare(batch)
+        else:
+            self.recorder.step.signature(batch.element_spec)
+            self.recorder = None
+        return batch
 
 
 def stand_in(model: Any, native: Callable[[Any], Any]) -> StandIn:

@@ -68,6 +68,10 @@ class OutputTaps:
             self.failure = self.failure or error
             return outputs
 
+    def noting(self, output: TappedOutput) -> Callable[[Any], None]:
+        """Who takes the gradients of an output as they come by."""
+        return output.gradients.append
+
     def _tapped(self, point: OutputPoint, outputs: Any) -> Any:
         call = self.calls[id(point.source)]
         self.calls[id(point.source)] += 1
@@ -81,13 +85,14 @@ class OutputTaps:
         output = TappedOutput(point, numbered_role("output", index, call), index, tensor)
         logits = logits_of(tensor)
         if logits is None:
-            output.passed = observed(tensor, output.gradients.append)
+            output.passed = observed(tensor, self.noting(output))
             self.seen.append(output)
         else:
             # Keras's cross-entropies go from these logits, not from the probabilities: this is where the
             # gradient comes by.
             before = TappedOutput(point, numbered_role("logits", index, call), index, logits)
-            output.passed = observed_head(tensor, output.gradients.append, logits, before.gradients.append)
+            note, note_logits = self.noting(output), self.noting(before)
+            output.passed = observed_head(tensor, note, logits, note_logits)
             self.seen += [output, before]
         return output.passed
 
@@ -258,14 +263,15 @@ def tapped_scale(optimizer: Any) -> Iterator[ScaleTap]:
 
     @functools.wraps(scale_loss)
     def recorded(loss: Any) -> Any:
-        tap.factor = _loss_scale(optimizer)
+        tap.factor = loss_scale(optimizer)
         return scale_loss(loss)
 
     with replaced(optimizer, "scale_loss", recorded):
         yield tap
 
 
-def _loss_scale(optimizer: Any) -> Any:
+def loss_scale(optimizer: Any) -> Any:
+    """By what `optimizer.scale_loss` multiplies the loss now; None for an optimizer that does not."""
     if hasattr(optimizer, "inner_optimizer"):
         # A LossScaleOptimizer makes its variable when it is built, by the first step.
         return tf.identity(optimizer.dynamic_scale) if optimizer.built else optimizer.initial_scale

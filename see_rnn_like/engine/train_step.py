@@ -28,9 +28,9 @@ from see_rnn_like.engine.collect import (
     collect_weight_gradients,
     weight_info,
 )
-from see_rnn_like.engine.digest import Digest, Item
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
 from see_rnn_like.engine.native import data_of, step_counter
+from see_rnn_like.engine.recording import Reading, Recording
 from see_rnn_like.engine.taps import (
     GradientTaps,
     LossTaps,
@@ -41,63 +41,10 @@ from see_rnn_like.engine.taps import (
     tapped_scale,
 )
 from see_rnn_like.errors import ArgumentError, CaptureError
-from see_rnn_like.history import TensorInfo
-from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint, WeightSlot, select, sites
 
 #: What can be captured, in the order in which a train step makes it.
 CAPTURES = ("weights", "outputs", "output_gradients", "gradients", "updates")
-LEVELS = ("stats", "full")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured at one step besides the step itself, on the host.
-
-    Attributes:
-        seconds: how long it took.
-        infos: the tensors, in execution order.
-        moments: key → float64 ``(gate, moment)``.
-        histograms: key → int64 ``(gate, bin)``.
-        values: key → array in the dims of its info, for those whose values are kept.
-        notes: what could not be measured, and why.
-    """
-
-    seconds: float
-    infos: tuple[TensorInfo, ...]
-    moments: dict[TensorKey, np.ndarray]
-    histograms: dict[TensorKey, np.ndarray]
-    values: dict[TensorKey, np.ndarray]
-    notes: tuple[Note, ...]
-
-
-@dataclass(frozen=True)
-class Recording(Measured):
-    """What one instrumented step brought to the host.
-
-    Attributes:
-        step: training steps before this one, see `step_counter`.
-        applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
-        learning_rate: that of this step; NaN for an optimizer without one.
-        blocked: whether a guard has undone the step.
-    """
-
-    step: int
-    applied: bool
-    learning_rate: float
-    blocked: bool = False
-
-    def joined_by(self, other: Measured) -> Recording:
-        """This recording with something else that was measured at the same step."""
-        return dataclasses.replace(
-            self,
-            seconds=self.seconds + other.seconds,
-            infos=self.infos + other.infos,
-            moments=self.moments | other.moments,
-            histograms=self.histograms | other.histograms,
-            values=self.values | other.values,
-            notes=self.notes + other.notes,
-        )
 
 
 class InstrumentedStep:
@@ -107,23 +54,14 @@ class InstrumentedStep:
         model: compiled; built at the latest by the first batch.
         layers: the layers to record, as `models.layout.select` takes them; None for all.
         capture: what to record, of `CAPTURES`; the loss always is.
-        level: ``"stats"`` reduces every tensor in the graph, ``"full"`` also brings its values.
+        level: how much is kept of every tensor, of `recording.LEVELS`.
 
     Raises:
         ArgumentError: if the model is not compiled, or is trained on more than one replica.
     """
 
     def __init__(self, model: Any, layers: Any, capture: Collection[str], level: str) -> None:
-        if model.optimizer is None:
-            raise ArgumentError(
-                "model.optimizer is None: either call model.compile(optimizer, loss) first, or this model "
-                "keeps optimizers of its own (as GANs do), and what these receive cannot be recorded"
-            )
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
-            raise ArgumentError(
-                f"the model is trained on {replicas} replicas; recording works with one replica so far"
-            )
+        require_recordable(model)
         self.model = model
         self.layers = layers
         self.capture = frozenset(capture)
@@ -132,11 +70,11 @@ class InstrumentedStep:
         self._slots: list[WeightSlot] = []
         self._points: list[OutputPoint] = []
         self._guard: GuardedStep | None = None
+        self._signatures: list[Any] = []
         self._traces: list[_Trace] = []
         self._spec: Any = None
         self._collected = Collected()
-        self._infos: tuple[TensorInfo, ...] = ()
-        self._digest: Digest | None = None
+        self._reading: Reading | None = None
         self._function: Callable[[Any], Any] = self._recorded_step
         self._tapped_step: Callable[[Any], Any] = self._tapped
         self._eagerly = bool(model.run_eagerly)
@@ -155,15 +93,31 @@ class InstrumentedStep:
             CaptureError: if the step cannot be traced with taps on.
         """
         if guard is not self._guard:
-            self._guard, self._traces, self._spec = guard, [], None
+            self._guard, self._signatures, self._traces, self._spec = guard, [], [], None
         if iterator.element_spec is self._spec:
             return
-        known = _narrowest(self._traces, iterator.element_spec)
+        spec = self.signature(iterator.element_spec)
+        known = next((trace for trace in self._traces if trace.spec == spec), None)
         if known is None:
-            known = self._traced(iterator.element_spec)
+            known = self._traced(spec)
             self._traces.append(known)
-        self._function, self._collected, self._digest = known.function, known.collected, known.digest
-        self._infos, self._spec = tuple(known.collected.infos), iterator.element_spec
+        self._function, self._collected, self._reading = known.function, known.collected, known.reading
+        self._spec = iterator.element_spec
+
+    def signature(self, spec: Any) -> Any:
+        """For which kind of batch the compiled function was made that Keras runs on a batch like this.
+
+        To be told of batches that Keras's own function takes, too: it is compiled for the very sizes that
+        come, then ever wider, and with other static sizes the same step may be rounded otherwise.
+
+        Args:
+            spec: specs of the batch.
+        """
+        found = _narrowest(self._signatures, spec)
+        if found is None:
+            found = functools.reduce(_covering, self._signatures, spec)
+            self._signatures.append(found)
+        return found
 
     def _traced(self, spec: Any) -> _Trace:
         if hasattr(self.model.train_step, "get_concrete_function"):
@@ -176,14 +130,12 @@ class InstrumentedStep:
             found = select(sites(self.model), self.layers)
             self._slots = [slot for site in found for slot in site.weights]
             self._points = [point for site in found for point in site.outputs]
-            # As wide as Keras's own function becomes when batches of several sizes come.
-            spec = functools.reduce(_covering, (trace.spec for trace in self._traces), spec)
             function = self._recorded_step if self._eagerly else self._compiled_for(spec)
             if self.failure is not None:
                 raise self.failure
         except Exception as error:
             raise CaptureError(f"the train step could not be traced with taps on: {error}") from error
-        return _Trace(spec, function, self._collected, self._digest)
+        return _Trace(spec, function, self._collected, self._reading)
 
     def record(self, batch: Any) -> tuple[Any, Recording | None, Verdict | None]:
         """Trains on a batch, and records. The step must have been traced.
@@ -201,7 +153,8 @@ class InstrumentedStep:
         if self.failure is not None:
             return logs, None, verdict
         try:
-            recording = self._to_host(start, counted, reduced)
+            assert self._reading is not None
+            recording = self._reading.read(start, counted, reduced)
         except Exception as error:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
@@ -238,7 +191,7 @@ class InstrumentedStep:
         """One step on a batch; weights are read outside the (perhaps XLA) step."""
         data = data_of(batch)
         iterations = step_counter(self.model.optimizer)
-        first, rate = tf.identity(iterations), _learning_rate(self.model.optimizer)
+        first, rate = tf.identity(iterations), learning_rate(self.model.optimizer)
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
         held = self._guard.hold() if self._guard is not None else []
@@ -258,7 +211,8 @@ class InstrumentedStep:
         after = tf.identity(iterations)
         if self._guard is not None:
             verdict = self._guard.settle(held, verdict)
-        return logs, (first, after, rate), verdict, self._reduced(whole)
+        self._reading = Reading(whole, self.level)
+        return logs, (first, after, rate), verdict, self._reading.reduced
 
     @tf.autograph.experimental.do_not_convert
     def _tapped(self, data: Any) -> tuple[Any, list[Any], dict[str, Any], Any]:
@@ -307,46 +261,38 @@ class InstrumentedStep:
         collect_losses(self._collected, losses)
         if "output_gradients" in self.capture:
             collect_output_gradients(self._collected, outputs, scale)
-        collect_weight_gradients(self._collected, gradients, self._slots, scale, self._gradient_attrs())
+        attrs = gradient_attrs(self.model.optimizer)
+        collect_weight_gradients(self._collected, gradients, self._slots, scale, attrs)
 
-    def _gradient_attrs(self) -> dict[str, Any]:
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        clips = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(optimizer, n, None)]
-        attrs: dict[str, Any] = {"from": "training batch", "as": "received by the optimizer"}
-        if clips:
-            attrs["clipping"] = f"before {', '.join(clips)}"
-        if getattr(optimizer, "gradient_accumulation_steps", None):  # Keras 3.0 has none
-            attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
-        return attrs
 
-    def _reduced(self, collected: Collected) -> dict[str, Any]:
-        """What travels to the host: statistics, and values where these are asked for."""
-        items = [
-            Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
-            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
-        ]
-        self._digest, self._infos = Digest(items, histograms=True), tuple(collected.infos)
-        return {**self._digest.reduced, "full": collected.tensors if self.level == "full" else {}}
+def require_recordable(model: Any) -> None:
+    """Refuses models whose training cannot be recorded.
 
-    # -- on the host ----------------------------------------------------------------------------
-
-    def _to_host(self, start: float, counted: tuple[Any, ...], reduced: dict[str, Any]) -> Recording:
-        assert self._digest is not None
-        before, after, rate = (number.numpy() for number in counted)
-        keys = [info.key for info in self._infos]
-        moments, histograms = self._digest.read(reduced)
-        kept = self._infos if self.level == "full" else ()
-        return Recording(
-            time.perf_counter() - start,
-            self._infos,
-            dict(zip(keys, moments, strict=True)),
-            dict(zip(keys, histograms, strict=False)),
-            {info.key: _in_dims(info, reduced["full"][str(info.key)].numpy()) for info in kept},
-            tuple(self._collected.notes),
-            int(before),
-            bool(after > before),
-            float(rate),
+    Raises:
+        ArgumentError: if the model is not compiled, or is trained on more than one replica.
+    """
+    if getattr(model, "optimizer", None) is None:
+        raise ArgumentError(
+            "model.optimizer is None: either call model.compile(optimizer, loss) first, or this model "
+            "keeps optimizers of its own (as GANs do), and what these receive cannot be recorded"
         )
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if replicas > 1:
+        raise ArgumentError(
+            f"the model is trained on {replicas} replicas; recording works with one replica so far"
+        )
+
+
+def gradient_attrs(optimizer: Any) -> dict[str, Any]:
+    """What a label says of gradients: what the optimizer, which received them, goes on to do to them."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    clips = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(optimizer, n, None)]
+    attrs: dict[str, Any] = {"from": "training batch", "as": "received by the optimizer"}
+    if clips:
+        attrs["clipping"] = f"before {', '.join(clips)}"
+    if getattr(optimizer, "gradient_accumulation_steps", None):  # Keras 3.0 has none
+        attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
+    return attrs
 
 
 @dataclass(frozen=True)
@@ -356,20 +302,20 @@ class _Trace:
     spec: Any
     function: Callable[[Any], Any]
     collected: Collected
-    digest: Digest | None
+    reading: Reading | None
 
 
-def _narrowest(traces: Sequence[_Trace], spec: Any) -> _Trace | None:
-    """The trace that TensorFlow would take for a batch: the most specific one that covers it.
+def _narrowest(known: Sequence[Any], spec: Any) -> Any:
+    """The signature whose function TensorFlow would take for a batch: the most specific that covers it.
 
     Keras's own function goes by this rule, and with other static sizes the same step may be computed by
     other kernels, which round differently.
     """
-    found: _Trace | None = None
-    for trace in traces:
-        covers = _covering(spec, trace.spec) == trace.spec
-        if covers and (found is None or _covering(trace.spec, found.spec) == found.spec):
-            found = trace
+    found: Any = None
+    for signature in known:
+        covers = _covering(spec, signature) == signature
+        if covers and (found is None or _covering(signature, found) == found):
+            found = signature
     return found
 
 
@@ -402,7 +348,8 @@ _STATEFUL_RANDOM = {
 }
 
 
-def _learning_rate(optimizer: Any) -> Any:
+def learning_rate(optimizer: Any) -> Any:
+    """The learning rate of the step that comes next, schedules followed; NaN for none."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return tf.identity(tf.cast(getattr(inner, "learning_rate", np.nan), tf.float32))
 
@@ -427,12 +374,3 @@ def _to_bits(tensor: Any) -> Any:
 
 def _dense(tensor: Any) -> Any:
     return tf.convert_to_tensor(tensor) if isinstance(tensor, tf.IndexedSlices) else tensor
-
-
-def _in_dims(info: TensorInfo, array: np.ndarray) -> np.ndarray:
-    """Brings a fetched array into the dims of its info: gates split off, time in input order."""
-    if info.gates:
-        array = array.reshape(*array.shape[:-1], len(info.gates), -1)
-    if info.attrs.get("time_order") == "input":
-        array = array[:, ::-1]
-    return array

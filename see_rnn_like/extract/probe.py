@@ -15,6 +15,7 @@ import xarray as xr
 from see_rnn_like.cells import is_known_cell
 from see_rnn_like.engine import summaries
 from see_rnn_like.engine.collect import Note
+from see_rnn_like.engine.recording import Measured
 from see_rnn_like.engine.recurrence import (
     Replay,
     StateGradients,
@@ -22,7 +23,6 @@ from see_rnn_like.engine.recurrence import (
     replay,
     state_gradients,
 )
-from see_rnn_like.engine.train_step import Measured
 from see_rnn_like.errors import SeeRNNError
 from see_rnn_like.extract.arrays import to_numpy
 from see_rnn_like.extract.batches import Batch

@@ -1,0 +1,123 @@
+"""What was recorded of a step: reduced where it was computed, read on the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from see_rnn_like.engine.collect import Collected, Note
+from see_rnn_like.engine.digest import Digest, Item
+from see_rnn_like.history import TensorInfo
+from see_rnn_like.labels import TensorKey
+
+#: How much is kept of a tensor: sums, also a histogram, also the values.
+LEVELS = ("norms", "stats", "full")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured at one step besides the step itself, on the host.
+
+    Attributes:
+        seconds: how long it took.
+        infos: the tensors, in execution order.
+        moments: key → float64 ``(gate, moment)``.
+        histograms: key → int64 ``(gate, bin)``.
+        values: key → array in the dims of its info, for those whose values are kept.
+        notes: what could not be measured, and why.
+    """
+
+    seconds: float
+    infos: tuple[TensorInfo, ...]
+    moments: dict[TensorKey, np.ndarray]
+    histograms: dict[TensorKey, np.ndarray]
+    values: dict[TensorKey, np.ndarray]
+    notes: tuple[Note, ...]
+
+
+@dataclass(frozen=True)
+class Recording(Measured):
+    """What one instrumented step brought to the host.
+
+    Attributes:
+        step: training steps before this one, see `native.step_counter`.
+        applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
+        learning_rate: that of this step; NaN for an optimizer without one.
+        blocked: whether a guard has undone the step.
+    """
+
+    step: int
+    applied: bool
+    learning_rate: float
+    blocked: bool = False
+
+    def joined_by(self, other: Measured) -> Recording:
+        """This recording with something else that was measured at the same step."""
+        return dataclasses.replace(
+            self,
+            seconds=self.seconds + other.seconds,
+            infos=self.infos + other.infos,
+            moments=self.moments | other.moments,
+            histograms=self.histograms | other.histograms,
+            values=self.values | other.values,
+            notes=self.notes + other.notes,
+        )
+
+
+class Reading:
+    """Reduces what was collected of a step, so that little travels to the host, and reads it there.
+
+    Args:
+        collected: the tensors of the step, symbolic while it is traced.
+        level: one of `LEVELS`.
+
+    Attributes:
+        reduced: what the step has to return, to be handed to `read`.
+    """
+
+    def __init__(self, collected: Collected, level: str) -> None:
+        self._notes = collected.notes
+        self._infos = tuple(collected.infos)
+        self._keys = [info.key for info in self._infos]
+        items = [
+            Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
+            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
+        ]
+        self._digest = Digest(items, histograms=level != "norms")
+        self.reduced = {**self._digest.reduced, "full": collected.tensors if level == "full" else {}}
+
+    def read(self, start: float, counted: tuple[Any, ...], reduced: dict[str, Any]) -> Recording:
+        """Brings a step to the host.
+
+        Args:
+            start: when it began, of `time.perf_counter`.
+            counted: the step counter before and after, and the learning rate.
+            reduced: `reduced`, computed.
+        """
+        before, after, rate = (number.numpy() for number in counted)
+        moments, histograms = self._digest.read(reduced)
+        full = reduced["full"]
+        return Recording(
+            time.perf_counter() - start,
+            self._infos,
+            dict(zip(self._keys, moments, strict=True)),
+            dict(zip(self._keys, histograms, strict=False)),
+            {info.key: in_dims(info, full[str(info.key)].numpy()) for info in self._infos if full},
+            tuple(self._notes),
+            int(before),
+            bool(after > before),
+            float(rate),
+        )
+
+
+def in_dims(info: TensorInfo, array: np.ndarray) -> np.ndarray:
+    """Brings a fetched array into the dims of its info: gates split off, time in input order."""
+    if info.gates:
+        array = array.reshape(*array.shape[:-1], len(info.gates), -1)
+    if info.attrs.get("time_order") == "input":
+        array = array[:, ::-1]
+    return array
