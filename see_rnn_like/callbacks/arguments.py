@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Collection, Iterable
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -13,6 +15,17 @@ from see_rnn_like.extract.batches import Batch, read_batch
 from see_rnn_like.extract.probe import PROBED
 
 FIRST_BATCH = "first_batch"
+
+_OF_WEIGHTS = ("weights", "updates", "gradients")
+
+#: Preset → what is captured, and at which level.
+PRESETS = MappingProxyType(
+    {
+        "light": (_OF_WEIGHTS, "norms"),
+        "standard": ((*_OF_WEIGHTS, "outputs", "output_gradients"), "stats"),
+        "full": ((*_OF_WEIGHTS, "outputs", "output_gradients", *PROBED), "full"),
+    }
+)
 
 
 def checked_layers(layers: Any) -> Any:
@@ -53,7 +66,20 @@ def checked_probe(probe: Any, capture: tuple[str, ...]) -> Batch | None:
     return batch
 
 
-def checked(what: str, given: str, valid: tuple[str, ...]) -> str:
+def checked_budget(budget: float | None) -> float | None:
+    """A share of the time, or None for no budget."""
+    if budget is None:
+        return None
+    if isinstance(budget, bool) or not isinstance(budget, numbers.Real):
+        raise ArgumentTypeError(f"budget must be a share of the time such as 0.02, or None; got {budget!r}")
+    if not 0 < budget < 1:
+        raise ArgumentError(
+            f"budget must be a share of the time between 0 and 1, such as 0.02; got {budget!r}"
+        )
+    return float(budget)
+
+
+def checked(what: str, given: str, valid: Collection[str]) -> str:
     """One of the valid words."""
     if given not in valid:
         raise one_of(what, given, valid)

@@ -14,11 +14,14 @@ import keras
 from see_rnn_like.callbacks import nonfinite
 from see_rnn_like.callbacks.arguments import (
     FIRST_BATCH,
+    PRESETS,
     checked,
+    checked_budget,
     checked_capture,
     checked_layers,
     checked_probe,
 )
+from see_rnn_like.callbacks.pace import Pace
 from see_rnn_like.callbacks.record import Record
 from see_rnn_like.callbacks.watching import Listener, WatchedLoop
 from see_rnn_like.engine.collect import Note
@@ -66,16 +69,22 @@ class RNNMonitor(keras.callbacks.Callback):
             ``log_spaced(10) | first(20)``.
         layers: which layers to record: paths (``"encoder/lstm_1"``), names, parts of them or layer
             objects; None for all.
-        capture: what to record, any of ``"weights"`` (before the update), ``"outputs"``,
+        capture: what to record, in place of what the preset does; any of ``"weights"`` (before the update),
+            ``"outputs"``,
             ``"output_gradients"`` (dL/d(output), what see-rnn shows: it leaves out the path through
             later timesteps of the same layer), ``"gradients"`` (of the weights, as the optimizer receives
             them, loss scaling divided out, before clipping), ``"updates"`` (weights after minus before).
             The loss is always recorded. On the probe batch also ``"gates"``, ``"states"``,
             ``"state_gradients"`` (dL/dh, dL/dc: total, through time) and ``"horizon"`` of recurrent layers.
-        level: ``"stats"`` keeps statistics and a signed-log histogram of every tensor, per gate where there
-            are gates, reduced inside the graph; ``"full"`` keeps the values as well.
+        level: how much of it to keep, in place of what the preset does. ``"norms"`` keeps sums of every
+            tensor, per gate where there are gates: norm, mean, standard deviation, extremes, counts of zero,
+            NaN and Inf; ``"stats"`` a signed-log histogram as well; ``"full"`` also the values.
         store: file to write the run to; None keeps it in memory. An existing run file is continued; a new
             training wants a new name.
+        preset: ``"light"``: weights, their gradients and updates, as norms; ``"standard"``: these and outputs
+            and their gradients, with histograms; ``"full"``: everything, values too.
+        budget: share of the training time that recording may take, such as 0.02; due steps are left out so
+            that it is kept to, compiling included. None records every step that is due.
         probe: the batch on which the inside of recurrent layers is measured, in inference mode, before each
             due step, beside the training: ``(x, y)`` or ``(x, y, sample_weight)``, or ``"first_batch"`` for
             the first batch that is recorded.
@@ -113,20 +122,25 @@ class RNNMonitor(keras.callbacks.Callback):
         self,
         every: int | Schedule = 50,
         layers: Iterable[Any] | str | None = None,
-        capture: Collection[str] = ("weights", "updates", "gradients", "outputs", "output_gradients"),
-        level: str = "stats",
+        capture: Collection[str] | None = None,
+        level: str | None = None,
         store: str | os.PathLike[str] | None = None,
         on_nan: str = "warn",
         strict: bool = False,
         *,
+        preset: str = "standard",
+        budget: float | None = None,
         probe: tuple[Any, ...] | str = FIRST_BATCH,
         max_bytes: int = 2**30,
     ) -> None:
         super().__init__()
         self.every = as_schedule(every)
         self.layers = checked_layers(layers)
-        self.capture = checked_capture(capture)
-        self.level = checked("level", level, LEVELS)
+        usual_capture, usual_level = PRESETS[checked("preset", preset, PRESETS)]
+        self.capture = checked_capture(usual_capture if capture is None else capture)
+        self.level = checked("level", usual_level if level is None else level, LEVELS)
+        self.budget = checked_budget(budget)
+        self._pace: Pace | None = None
         self.on_nan = checked("on_nan", on_nan, ON_NAN)
         self.strict = strict
         self.probe = probe
@@ -147,6 +161,7 @@ class RNNMonitor(keras.callbacks.Callback):
         self._offset = 0
         self._trained = self._record.steps_trained
         self._fit_is_new = True
+        self._due_in_loop: bool | None = None
 
     @property
     def run(self) -> Run:
@@ -161,7 +176,7 @@ class RNNMonitor(keras.callbacks.Callback):
                 "give each a store of its own"
             )
         settings = (self.every, self.layers, self.capture, self.level, None, self.on_nan, self.strict)
-        return type(self)(*settings, probe=self.probe, max_bytes=self.max_bytes)
+        return type(self)(*settings, budget=self.budget, probe=self.probe, max_bytes=self.max_bytes)
 
     @contextlib.contextmanager
     def watching(self, model: Any) -> Iterator[None]:
@@ -211,7 +226,7 @@ class RNNMonitor(keras.callbacks.Callback):
         finally:
             self._loop = None
             self._trained = self._steps_done()
-            self._guarded(self._record.finish, self._now, model)
+            self._finish(model)
 
     def record_step(
         self,
@@ -299,10 +314,14 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Puts the instrumented step in the place of the train function if a step is due."""
+        if self._pace is not None:
+            self._pace.step_begins()
         if self._step is None:
             return
         self._now = self._steps_done() if _may_skip(self.model) else self._epoch_start + batch
         if not any(self.every(self._now + k) for k in range(self.model.steps_per_execution)):
+            return
+        if self._pace is not None and not self._pace.allows():
             return
         try:
             self._stand_in = stand_in(self.model, self._native)
@@ -314,15 +333,20 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the epoch's logs, validation included."""
+        self._pause()
         self._trained = self._steps_done()
         if self._step is not None:
             self._guarded(self._record.history.add_epoch, epoch, self._trained - 1, _scalars(logs))
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Takes the time; that of a validation is not that of a step."""
+        self._pause()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leaves the model as it was and the run file complete."""
         self._restore()
         self._trained = self._steps_done()
-        self._guarded(self._record.finish, self._now, self.model)
+        self._finish(self.model)
 
     # -- around a training ----------------------------------------------------------------------
 
@@ -339,6 +363,16 @@ class RNNMonitor(keras.callbacks.Callback):
             self._switch_off(CaptureError(_NOT_RECOMPILED))
         return self._step
 
+    def _finish(self, model: Any) -> None:
+        if self._pace is not None:
+            self._pace.step_ends()
+            self._guarded(self._record.keep_pace, self._now, self._pace.report())
+        self._guarded(self._record.finish, self._now, model)
+
+    def _pause(self) -> None:
+        if self._pace is not None:
+            self._pace.step_ends()
+
     def _listener(self) -> Listener:
         return Listener(
             self._due,
@@ -351,8 +385,15 @@ class RNNMonitor(keras.callbacks.Callback):
         )
 
     def _due(self, counted: int) -> bool:
-        self._now = counted + self._offset
-        return self.every(self._now)
+        now, before = counted + self._offset, self._now
+        self._now = now
+        if self._pace is None:
+            return self.every(now)
+        if now != before or self._due_in_loop is None:
+            # Asked more than once for a step, the answer stays.
+            self._pace.step_begins()
+            self._due_in_loop = self.every(now) and self._pace.allows()
+        return self._due_in_loop
 
     def _missed(self, message: str) -> None:
         self._record.add_events([Event(self._now, "unseen-steps", None, None, {}, message)])
@@ -464,6 +505,9 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def _begin_fit(self, params: Mapping[str, Any]) -> None:
         self._fit_is_new = False
+        self._due_in_loop = None
+        if self.budget is not None:
+            self._pace = Pace(self.budget)
         if self._steps_done() < self._trained and self._steps_done() == self._offset:
             # A new optimizer counts from 0 again: its steps go on after those trained so far.
             self._offset = self._trained
@@ -471,7 +515,12 @@ class RNNMonitor(keras.callbacks.Callback):
         self._guarded(self._record.begin_fit, self._now, params)
 
     def _settings(self) -> dict[str, Any]:
-        return {"every": repr(self.every), "level": self.level, "capture": list(self.capture)}
+        return {
+            "every": repr(self.every),
+            "level": self.level,
+            "capture": list(self.capture),
+            "budget": self.budget,
+        }
 
 
 def _may_skip(model: Any) -> bool:

@@ -54,18 +54,24 @@ class Pace:
     def spent(self) -> float:
         """Seconds that recording took, as far as it is known what is usual without."""
         usual = statistics.median(self._usual) if self._usual else 0.0
-        return max(self._seconds_recorded - self.recorded * usual, 0.0)
+        over = self.recorded - self._recording
+        return max(self._seconds_recorded - over * usual, 0.0)
 
     def step_begins(self) -> None:
         """Takes the time at which a step begins, and the one before it ends."""
-        self.step_ends()
-        self._begun = self._clock()
+        now = self._clock()
+        self._end(now)
+        self._begun = now
 
     def step_ends(self) -> None:
         """Takes the time at which a step ends, unless it is over already."""
+        if self._begun is not None:
+            self._end(self._clock())
+
+    def _end(self, now: float) -> None:
         if self._begun is None:
             return
-        took, self._begun = self._clock() - self._begun, None
+        took, self._begun = now - self._begun, None
         self.elapsed += took
         if self._recording:
             self._seconds_recorded += took

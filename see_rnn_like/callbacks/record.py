@@ -68,6 +68,19 @@ class Record:
         fit = {"first_step": first_step, "started": now(), **params}
         self.history.set_meta("fits", [*self.run.meta.get("fits", []), fit])
 
+    def keep_pace(self, step: int, report: Mapping[str, float]) -> None:
+        """Writes down what a fit with a budget spent, and tells if it left out steps to stay in it."""
+        self.history.set_meta("pace", [*self.run.meta.get("pace", []), report])
+        left_out = int(report["due"] - report["recorded"])
+        if left_out:
+            counts = {"due": int(report["due"]), "recorded": int(report["recorded"])}
+            message = (
+                f"{left_out} of {counts['due']} due steps were not recorded, to stay in the budget of "
+                f"{report['budget']:.1%} of the time: recording took {report['share']:.1%}, "
+                f"{report['seconds']:.2f} s"
+            )
+            self.add_events([Event(step, "stretched", None, None, counts, message)])
+
     def finish(self, step: int, model: Any) -> None:
         """Completes the run; a next fit may continue it."""
         # Some models are built by their first batch only.
