@@ -331,4 +331,5 @@ CASES |= {"a rate times a product": rate_times_product, "sums of sums": sums_of_
 
 @pytest.mark.parametrize("case", CASES)
 def test_kinds_of_layers(case):
-    checked(CASES[case], every=2)
+    # Normalising a few numbers magnifies how they were rounded.
+    checked(CASES[case], every=2, atol=1e-5)
