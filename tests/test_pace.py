@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from networks import data, network
 
-from see_rnn_like import ArgumentError, ArgumentTypeError, RNNMonitor
+from see_rnn_like import RNNMonitor
 from see_rnn_like.callbacks.pace import Pace
+from see_rnn_like.errors import ArgumentError, ArgumentTypeError
 
 
 class Clock:
