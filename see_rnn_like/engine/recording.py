@@ -11,6 +11,7 @@ import numpy as np
 
 from see_rnn_like.engine.collect import Collected, Note
 from see_rnn_like.engine.digest import Digest, Item
+from see_rnn_like.engine.reductions import SAMPLE, may_be_sampled
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey
 
@@ -81,7 +82,8 @@ class Reading:
 
     def __init__(self, collected: Collected, level: str) -> None:
         self._notes = collected.notes
-        self._infos = tuple(collected.infos)
+        tensors = collected.tensors.values()
+        self._infos = tuple(map(_labelled, collected.infos, tensors) if level != "norms" else collected.infos)
         self._keys = [info.key for info in self._infos]
         items = [
             Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
@@ -112,6 +114,16 @@ class Reading:
             bool(after > before),
             float(rate),
         )
+
+
+def _labelled(info: TensorInfo, tensor: Any) -> TensorInfo:
+    """Says of a histogram that it may be that of a sample."""
+    if not may_be_sampled(tensor.shape):
+        return info
+    return dataclasses.replace(info, attrs={**info.attrs, "histogram": _SAMPLED})
+
+
+_SAMPLED = f"of a sample of {SAMPLE:,} values or somewhat more, where there are more than twice as many"
 
 
 def in_dims(info: TensorInfo, array: np.ndarray) -> np.ndarray:

@@ -146,6 +146,12 @@ def stride_of(shape: tf.TensorShape, size: int) -> int:
     return max(stride for stride in _usable_strides(shape) if stride <= max(size // SAMPLE, 1))
 
 
+def may_be_sampled(shape: tf.TensorShape) -> bool:
+    """Whether the patterns of a tensor may be those of a sample."""
+    size = shape.num_elements()
+    return size is None or stride_of(shape, size) > 1
+
+
 def _stride(shape: tf.TensorShape, size: Any) -> Any:
     """`stride_of` a size that is known in the graph only."""
     usable = _usable_strides(shape)

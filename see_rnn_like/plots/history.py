@@ -182,11 +182,18 @@ def plot_histograms(
         mesh = draw_distribution(panel, part, rows, norm)
         _title_distribution(panel, part, str(info.key) if ax is not None else None, name)
     axes[-1].set_xlabel("step")
-    bar = figure.colorbar(mesh, ax=list(axes), aspect=10 + 10 * len(axes), pad=0.02, label="values per bin")
+    label = "values of a sample per bin" if _is_sampled(table) else "values per bin"
+    bar = figure.colorbar(mesh, ax=list(axes), aspect=10 + 10 * len(axes), pad=0.02, label=label)
     bar.set_ticks([0, *10 ** np.arange(1 + int(np.log10(max(1, counts.max(initial=1)))))])
     if ax is None:
         figure.suptitle(literal(info.key), fontsize="medium", x=0.01, ha="left")
     return figure, axes
+
+
+def _is_sampled(table: xr.Dataset) -> bool:
+    """Whether histograms hold fewer values than there are."""
+    finite = table["count"] - table["nan"] - table["inf"]
+    return bool((table["histogram"].sum("bin") < finite).any())
 
 
 def _title_distribution(ax: Axes, part: xr.Dataset, key: str | None, gate: str | None) -> None:
