@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,29 @@ class TensorInfo:
         return is_probed and (self.key.kind, self.dims) == ("value", ("sample", "time", "unit"))
 
 
+class Rows(Mapping[TensorKey, np.ndarray]):
+    """Arrays of many tensors that lie in one block, some of its rows each; read like a dict of them.
+
+    Args:
+        block: ``(row, column)``.
+        places: key → rows of the block.
+    """
+
+    def __init__(self, block: np.ndarray, places: Mapping[TensorKey, slice]) -> None:
+        self.block = block
+        self.places = places
+
+    def __getitem__(self, key: TensorKey) -> np.ndarray:
+        """The rows of one tensor."""
+        return self.block[self.places[key]]
+
+    def __iter__(self) -> Iterator[TensorKey]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Everything recorded at one optimizer step.
@@ -78,7 +101,7 @@ class Snapshot:
         time: seconds since the epoch of the clock (`time.time`).
         seconds: how long the step took, recording included, in seconds.
         moments: key → float64 ``(gate, moment)``, see `stats.MOMENTS`.
-        histograms: key → int64 ``(gate, bin)``.
+        histograms: key → whole numbers ``(gate, bin)``.
         values: key → the array itself, in the dims of its `TensorInfo` (`level="full"` only).
         logs: scalars of the step as Keras reported them (running means since the epoch began).
     """

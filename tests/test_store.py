@@ -558,3 +558,37 @@ def test_writer_and_reader_can_be_used_from_many_threads_at_once(history):
         thread.join()
     assert failures == []
     assert history.steps == list(range(60))
+
+
+def test_rows_of_one_block_are_kept_as_arrays_of_their_own_are():
+    from see_rnn_like.history import Rows
+
+    rng = np.random.default_rng(0)
+    gates = {"gate": ("update", "reset", "new")}
+    infos = [
+        TensorInfo(
+            TensorKey("gru", "forward", "kernel", "gradient"), ("input", "gate", "unit"), (2, 3, 4), gates, {}
+        ),
+        TensorInfo(TensorKey("head", None, "kernel", "weight"), ("input", "unit"), (4, 2), {}, {}),
+        TensorInfo(TensorKey("head", None, "output", "value"), ("sample", "unit"), (None, 2), {}, {}),
+    ]
+    places = dict(zip([info.key for info in infos], [slice(1, 4), slice(0, 1), slice(4, 5)], strict=True))
+    moments = rng.standard_normal((5, len(stats.MOMENTS)))
+    counts = rng.integers(0, 100, (5, stats.BINS), dtype="int32")
+    counts[2, 7], counts[4, 9] = 300, 70_000
+    histories = []
+    for wrap in (lambda block: Rows(block, places), lambda block: {k: block[p] for k, p in places.items()}):
+        history = SQLiteHistory.create(None)
+        history.declare(infos)
+        history.append(Snapshot(0, 0, 0.0, 0.0, wrap(moments), wrap(counts)))
+        histories.append(history)
+    for info in infos:
+        for field in ("moments", "histogram"):
+            ((_, one),), ((_, other),) = (history.load(info.key, field) for history in histories)
+            np.testing.assert_array_equal(one, other)
+            assert one.dtype == other.dtype
+    sizes = "SELECT moments_bytes, histogram_bytes FROM snapshots"
+    assert histories[0]._read(sizes) == histories[1]._read(sizes)
+    wrong = Rows(moments, places | {infos[0].key: slice(0, 2)})
+    with pytest.raises(CaptureError, match=r"must have shape \(3, 8\); got \(2, 8\)"):
+        histories[0].append(Snapshot(1, 0, 0.0, 0.0, wrong, {}))

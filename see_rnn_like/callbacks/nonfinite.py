@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from see_rnn_like.history import Event, TensorInfo
+from see_rnn_like.history import Event, Rows, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.stats import MOMENTS
 
@@ -31,7 +31,8 @@ def nonfinite_events(
     Returns:
         The events, in execution order.
     """
-    if not any(rows[:, _NAN : _INF + 1].any() for rows in moments.values()):
+    blocks = [moments.block] if isinstance(moments, Rows) else moments.values()
+    if not any(rows[:, _NAN : _INF + 1].any() for rows in blocks):
         return []
     return [
         _event(step, info.key, gate, kind, row)

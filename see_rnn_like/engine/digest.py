@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from see_rnn_like import stats
 from see_rnn_like.engine.reductions import PATTERNS, SUMS, Alone, SideBySide, units_of
-from see_rnn_like.stats import EXPONENTS, MOMENTS
+from see_rnn_like.stats import BINS, EXPONENTS, MOMENTS
 
 #: Tensors of known size are laid side by side up to this many values.
 _SMALL = 2**14
@@ -30,7 +30,7 @@ _SMALL = 2**14
 _SAFE = (1e-12, 1e15)
 
 _COUNT, _HAS_ZERO, _SUM, _SQUARES, _MIN, _MAX = range(len(SUMS))
-_COLUMNS = [MOMENTS.index(name) for name in ("count", "sum", "square_sum", "min", "max")]
+_MOMENT_OF = {number: MOMENTS.index(name) for number, name in enumerate(SUMS) if name in MOMENTS}
 _ZERO = MOMENTS.index("zero")
 
 
@@ -60,16 +60,18 @@ class Digest:
 
     Attributes:
         reduced: tensors to fetch and to hand to `read`.
+        rows: the rows of each item in what `read` returns, one per gate.
     """
 
     def __init__(self, items: Sequence[Item], histograms: bool) -> None:
         number: dict[Hashable, int] = {}
-        self._part = [number.setdefault((item.source, item.gates), len(number)) for item in items]
-        distinct = [items[self._part.index(part)] for part in range(len(number))]
+        part = [number.setdefault((item.source, item.gates), len(number)) for item in items]
+        distinct = [items[part.index(i)] for i in range(len(number))]
         self._gates = [item.gates for item in distinct]
         values = [_values(item) for item in distinct]
         groups = _grouped(values, self._gates)
         self._rows = _rows([i for group in groups for i in group], self._gates)
+        self.rows = [self._rows[i] for i in part]
         reductions = [_reduction([(values[i], self._gates[i]) for i in group]) for group in groups]
         patterns = [reduction.patterns() for reduction in reductions] if histograms else []
         self.reduced = {
@@ -78,25 +80,26 @@ class Digest:
             "values": values,
         }
 
-    def read(self, reduced: dict[str, Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def read(self, reduced: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
         """Brings the numbers to the host.
 
         Args:
             reduced: `reduced`, computed.
 
         Returns:
-            Per item the moments, float64 ``(gate, moment)``, and the histogram, int64 ``(gate, bin)``; an
-            empty list of histograms if none were asked for.
+            Moments, float64 ``(row, moment)``, and histograms, int32 ``(row, bin)``; None if none were asked
+            for.
         """
-        moments = self._moments(reduced["sums"].numpy(), reduced["values"])
-        histograms = [_binned(counts.numpy()) for counts in reduced["patterns"]]
-        rows = [self._rows[part] for part in self._part]
-        return [moments[row] for row in rows], [counts[row] for counts in histograms for row in rows]
+        # `.numpy()` would copy.
+        moments = self._moments(np.asarray(reduced["sums"]), reduced["values"])
+        patterns = reduced["patterns"]
+        return moments, _binned(np.asarray(patterns[0])) if patterns else None
 
     def _moments(self, sums: np.ndarray, values: Sequence[Any]) -> np.ndarray:
         """Moments ``(row, moment)``: the quick sums, the zeros counted, what may not hold computed again."""
         moments = np.zeros((len(sums), len(MOMENTS)))
-        moments[:, _COLUMNS] = sums[:, [_COUNT, _SUM, _SQUARES, _MIN, _MAX]]
+        for number, column in _MOMENT_OF.items():
+            moments[:, column] = sums[:, number]
         holds, has_zero = _holds(sums), sums[:, _HAS_ZERO] > 0
         if holds.all() and not has_zero.any():
             return moments
@@ -157,15 +160,19 @@ def _zeros(values: np.ndarray) -> np.ndarray:
 
 
 def _binned(counts: np.ndarray) -> np.ndarray:
-    """Histograms, int64 ``(row, bin)`` as `stats.histogram` has them; NaN and Inf fall away."""
-    negative, positive = counts[:, : PATTERNS // 2], counts[:, PATTERNS // 2 :]
-    zero = positive[:, :1] + negative[:, :1]
-    binned = np.concatenate([_by_magnitude(negative)[:, ::-1], zero, _by_magnitude(positive)], 1)
-    return binned.astype("int64")
+    """Histograms, int32 ``(row, bin)`` as `stats.histogram` has them; NaN and Inf fall away."""
+    binned = np.empty((len(counts), BINS), "int32")
+    half = PATTERNS // 2
+    negative, positive, zero = counts[:, :half], counts[:, half:], BINS // 2
+    np.add(negative[:, 0], positive[:, 0], out=binned[:, zero])
+    _by_magnitude(positive, binned[:, zero + 1 :])
+    _by_magnitude(negative, binned[:, zero - 1 :: -1])
+    return binned
 
 
-def _by_magnitude(counts: np.ndarray) -> np.ndarray:
-    """What lies below the first bin and above the last is counted in these."""
+def _by_magnitude(counts: np.ndarray, bins: np.ndarray) -> None:
+    """Counts of exponents, in the bins; what lies below the first and above the last belongs to these."""
     first, last = 127 + EXPONENTS[0], 127 + EXPONENTS[-1]
-    low, high = counts[:, 1 : first + 1].sum(1), counts[:, last:-1].sum(1)
-    return np.concatenate([low[:, None], counts[:, first + 1 : last], high[:, None]], 1)
+    counts[:, 1 : first + 1].sum(1, out=bins[:, 0])
+    bins[:, 1:-1] = counts[:, first + 1 : last]
+    counts[:, last:-1].sum(1, out=bins[:, -1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from see_rnn_like.engine.collect import Collected, Note
 from see_rnn_like.engine.digest import Digest, Item
 from see_rnn_like.engine.reductions import SAMPLE, may_be_sampled
-from see_rnn_like.history import TensorInfo
+from see_rnn_like.history import Rows, TensorInfo
 from see_rnn_like.labels import TensorKey
 
 #: How much is kept of a tensor: sums, also a histogram, also the values.
@@ -27,15 +28,15 @@ class Measured:
         seconds: how long it took.
         infos: the tensors, in execution order.
         moments: key → float64 ``(gate, moment)``.
-        histograms: key → int64 ``(gate, bin)``.
+        histograms: key → whole numbers ``(gate, bin)``.
         values: key → array in the dims of its info, for those whose values are kept.
         notes: what could not be measured, and why.
     """
 
     seconds: float
     infos: tuple[TensorInfo, ...]
-    moments: dict[TensorKey, np.ndarray]
-    histograms: dict[TensorKey, np.ndarray]
+    moments: Mapping[TensorKey, np.ndarray]
+    histograms: Mapping[TensorKey, np.ndarray]
     values: dict[TensorKey, np.ndarray]
     notes: tuple[Note, ...]
 
@@ -62,8 +63,8 @@ class Recording(Measured):
             self,
             seconds=self.seconds + other.seconds,
             infos=self.infos + other.infos,
-            moments=self.moments | other.moments,
-            histograms=self.histograms | other.histograms,
+            moments={**self.moments, **other.moments},
+            histograms={**self.histograms, **other.histograms},
             values=self.values | other.values,
             notes=self.notes + other.notes,
         )
@@ -84,12 +85,12 @@ class Reading:
         self._notes = collected.notes
         tensors = collected.tensors.values()
         self._infos = tuple(map(_labelled, collected.infos, tensors) if level != "norms" else collected.infos)
-        self._keys = [info.key for info in self._infos]
         items = [
             Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
             for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
         ]
         self._digest = Digest(items, histograms=level != "norms")
+        self._places = dict(zip((info.key for info in self._infos), self._digest.rows, strict=True))
         self.reduced = {**self._digest.reduced, "full": collected.tensors if level == "full" else {}}
 
     def read(self, start: float, counted: tuple[Any, ...], reduced: dict[str, Any]) -> Recording:
@@ -106,8 +107,8 @@ class Reading:
         return Recording(
             time.perf_counter() - start,
             self._infos,
-            dict(zip(self._keys, moments, strict=True)),
-            dict(zip(self._keys, histograms, strict=False)),
+            Rows(moments, self._places),
+            {} if histograms is None else Rows(histograms, self._places),
             {info.key: in_dims(info, full[str(info.key)].numpy()) for info in self._infos if full},
             tuple(self._notes),
             int(before),

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +102,41 @@ def unpack(packed: Packed, label: str) -> np.ndarray:
     return _widened(array) if dtype == "bfloat16" else array
 
 
+def pack_rows(block: np.ndarray, places: Sequence[slice], labels: Sequence[str]) -> list[Packed]:
+    """`pack` for many arrays that are rows of one block, in a fraction of the time.
+
+    Args:
+        block: numbers of a type in `DTYPES`, ``(row, column)``.
+        places: the rows of each array.
+        labels: what each array is.
+
+    Example:
+        >>> block = np.arange(6.0).reshape(3, 2)
+        >>> pack_rows(block, [slice(1, 3)], ["demo"])[0].crc == pack(block[1:3], "demo").crc
+        True
+    """
+    whole = pack(block, "a block of rows")
+    data, width = memoryview(whole.data), block.shape[1] * block.itemsize
+    packed = []
+    for place, label in zip(places, labels, strict=True):
+        shape = _shape_text((place.stop - place.start, block.shape[1]))
+        part = data[place.start * width : place.stop * width]
+        packed.append(Packed(whole.dtype, shape, _checksum(label, whole.dtype, shape, part), part))
+    return packed
+
+
+def pack_counts(block: np.ndarray, places: Sequence[slice], labels: Sequence[str]) -> list[Packed]:
+    """`pack_rows` of counts, each array `narrowed`."""
+    most = block.max(1, initial=0).tolist()
+    names = [_narrowest(max(most[place], default=0)) for place in places]
+    packed: dict[int, Packed] = {}
+    for name in set(names):
+        chosen = [i for i, needed in enumerate(names) if needed == name]
+        parts = pack_rows(block.astype(name), [places[i] for i in chosen], [labels[i] for i in chosen])
+        packed |= zip(chosen, parts, strict=True)
+    return [packed[i] for i in range(len(places))]
+
+
 # NumPy makes these anew at each use; a run writes the same few of them thousands of times.
 _dtype_name = functools.lru_cache(maxsize=64)(lambda dtype: dtype.name)
 _little_endian = functools.lru_cache(maxsize=64)(lambda dtype: dtype.newbyteorder("<"))
@@ -128,8 +163,14 @@ def is_shape(value: object) -> bool:
 
 def narrowed(counts: np.ndarray) -> np.ndarray:
     """Counts in the smallest unsigned type that holds them all; most bins hold few."""
-    most = int(counts.max(initial=0))
-    return counts.astype("uint8" if most < 2**8 else np.min_scalar_type(most))
+    return counts.astype(_narrowest(int(counts.max(initial=0))))
+
+
+def _narrowest(most: int) -> str:
+    return next(name for name, largest in _LARGEST.items() if most <= largest)
+
+
+_LARGEST = {name: np.iinfo(name).max for name in ("uint8", "uint16", "uint32", "uint64")}
 
 
 def to_json(value: Any, what: str) -> str:

@@ -22,7 +22,7 @@ from see_rnn_like.errors import (
     StoreError,
     one_of,
 )
-from see_rnn_like.history import FIELDS, Event, History, Snapshot, TensorInfo
+from see_rnn_like.history import FIELDS, Event, History, Rows, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.store import budget, codec, rows
 from see_rnn_like.store.files import Writer, absolute, explained, reading
@@ -301,6 +301,9 @@ class SQLiteHistory(History):
         given = {"moments": snapshot.moments, "histogram": snapshot.histograms, "value": snapshot.values}
         packed: _Packed = {field: [] for field in FIELDS}
         for field, arrays in given.items():
+            if isinstance(arrays, Rows):
+                packed[field] = self._packed_rows(field, arrays, int(snapshot.step))
+                continue
             for key, array in arrays.items():
                 number, info = self._declared(key)
                 whole = _checked(info, field, array)
@@ -308,6 +311,20 @@ class SQLiteHistory(History):
                 if field == "value":
                     self._change(db, rows.widened(info, whole.shape))
         return packed
+
+    def _packed_rows(self, field: str, arrays: Rows, step: int) -> list[tuple[int, codec.Packed]]:
+        """The same of arrays in one block, in a fraction of the time."""
+        declared = [self._declared(key) for key in arrays]
+        columns = arrays.block.shape[1]
+        try:
+            for place, (_, info) in zip(arrays.places.values(), declared, strict=True):
+                rows.require_shape(info, field, (place.stop - place.start, columns))
+        except ValueError as error:
+            raise CaptureError(str(error)) from error
+        labels = [rows.label(key, field, step) for key in arrays]
+        pack = codec.pack_counts if field == "histogram" else codec.pack_rows
+        packed = pack(arrays.block, list(arrays.places.values()), labels)
+        return [(number, part) for (number, _), part in zip(declared, packed, strict=True)]
 
     def _insert_within(
         self, db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed, max_bytes: int
