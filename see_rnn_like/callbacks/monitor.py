@@ -23,6 +23,7 @@ from see_rnn_like.engine.guarded import is_guarded
 from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.standin import Recorder, StandIn, stand_in
 from see_rnn_like.engine.train_step import CAPTURES, LEVELS, InstrumentedStep, Measured, Recording
+from see_rnn_like.engine.workers import are_several, is_chief, told_by_all
 from see_rnn_like.errors import (
     ArgumentError,
     CaptureError,
@@ -43,6 +44,11 @@ ON_NAN = ("warn", "stop", "raise")
 _NOT_RECOMPILED = (
     "trainable was changed without compiling again: Keras goes on training what it compiled before; call "
     "model.compile(...) after changing trainable"
+)
+
+_PROBE_ALONE = (
+    f"{', '.join(PROBED)} are not recorded while several workers train one model; load the model in one process "
+    "and use get_rnn_states and the other functions on it"
 )
 
 _log = logging.getLogger("see_rnn_like")
@@ -70,7 +76,8 @@ class RNNMonitor(keras.callbacks.Callback):
         level: ``"stats"`` keeps statistics and a signed-log histogram of every tensor, per gate where there
             are gates, reduced inside the graph; ``"full"`` keeps the values as well.
         store: file to write the run to; None keeps it in memory. An existing run file is continued; a new
-            training wants a new name.
+            training wants a new name. Of several workers only the chief writes, the others keep the same
+            record in memory.
         probe: the batch on which the inside of recurrent layers is measured, in inference mode, before each
             due step, beside the training: ``(x, y)`` or ``(x, y, sample_weight)``, or ``"first_batch"`` for
             the first batch that is recorded.
@@ -129,7 +136,9 @@ class RNNMonitor(keras.callbacks.Callback):
         self._probe: Probe | None = None
         self._probing = bool(self._captured(PROBED))
         self.max_bytes = max_bytes
-        self._record = Record(SQLiteHistory.create(store, max_bytes=max_bytes))
+        chief = is_chief()
+        self._left_to_chief = store if not chief else None
+        self._record = Record(SQLiteHistory.create(store if chief else None, max_bytes=max_bytes))
         self._warned = False
         self._step: InstrumentedStep | None = None
         self._native: Any = None
@@ -162,6 +171,11 @@ class RNNMonitor(keras.callbacks.Callback):
     def set_model(self, model: Any) -> None:
         """Takes the model to record; called by Keras before training starts."""
         select(sites(model), self.layers)
+        if self._left_to_chief is not None and not are_several(model.distribute_strategy):
+            raise ArgumentError(
+                f"the environment variable TF_CONFIG leaves writing '{self._left_to_chief}' to another process, but "
+                "this model is not trained by several: build it under MultiWorkerMirroredStrategy, or unset TF_CONFIG"
+            )
         if model is not self.model:
             # What was taken from, or failed on, another model says nothing of this one.
             self._probe_batch = checked_probe(self.probe, self.capture)
@@ -221,6 +235,8 @@ class RNNMonitor(keras.callbacks.Callback):
         self._restore()
         self._trained = self._steps_done()
         self._guarded(self._record.finish, self._now, self.model)
+        if self.strict and self._step is not None and self._step.withdrawn is not None:
+            raise self._step.withdrawn
 
     # -- one due step ---------------------------------------------------------------------------
 
@@ -232,8 +248,11 @@ class RNNMonitor(keras.callbacks.Callback):
         if not self._probing:
             return None
         try:
+            if are_several(self.model.distribute_strategy):
+                raise CaptureError(_PROBE_ALONE)
             if self._probe_batch is None:
-                self._probe_batch = Batch(*keras.utils.unpack_x_y_sample_weight(data_of(batch)))
+                data = data_of(batch, self.model.distribute_strategy)
+                self._probe_batch = Batch(*keras.utils.unpack_x_y_sample_weight(data))
             if self._probe is None:
                 asked = self._captured(PROBED)
                 self._probe = Probe(self.model, self.layers, asked, self.level, self._probe_batch)
@@ -258,7 +277,9 @@ class RNNMonitor(keras.callbacks.Callback):
             raise CaptureError(
                 "the train step does not advance model.optimizer.iterations: its steps cannot be told apart"
             )
-        alarms = self._record.keep(recording.step + self._offset, self._epoch, recording, logs)
+        step = recording.step + self._offset
+        alarms = self._record.alarms(step, recording)
+        self._guarded(self._record.keep, step, self._epoch, recording, logs, alarms)
         if alarms:
             self._alarm(nonfinite.summary(alarms))
 
@@ -284,10 +305,16 @@ class RNNMonitor(keras.callbacks.Callback):
             self._switch_off(error)
 
     def _switch_off(self, error: Exception) -> None:
-        if self.strict:
+        step = self._step
+        known = step is not None and step.withdrawn is not None
+        # Other workers wait for this one until they know, too.
+        is_over = step is None or step.withdraw(error)
+        if is_over and self.strict:
             raise error
-        self._step = None
-        self._report_failure("recording is switched off, training goes on", error)
+        if is_over:
+            self._step = None
+        if not known:
+            self._report_failure("recording is switched off, training goes on", error)
 
     def _report_failure(self, consequence: str, error: Exception) -> None:
         # TensorFlow's messages go on with a whole graph.
@@ -306,6 +333,10 @@ class RNNMonitor(keras.callbacks.Callback):
 
     def _begin_fit(self) -> None:
         self._fit_is_new = False
+        strategy = self.model.distribute_strategy
+        if are_several(strategy):
+            # The run file is known to the chief only; the steps that are due must be the same to all.
+            self._trained = max(told_by_all(strategy, self._trained))
         if self._steps_done() < self._trained and self._steps_done() == self._offset:
             # A new optimizer counts from 0 again: its steps go on after those trained so far.
             self._offset = self._trained
@@ -313,7 +344,12 @@ class RNNMonitor(keras.callbacks.Callback):
         self._guarded(self._record.begin_fit, self._now, self.params)
 
     def _settings(self) -> dict[str, Any]:
-        return {"every": repr(self.every), "level": self.level, "capture": list(self.capture)}
+        return {
+            "every": repr(self.every),
+            "level": self.level,
+            "capture": list(self.capture),
+            "replicas": self.model.distribute_strategy.num_replicas_in_sync,
+        }
 
 
 def _may_skip(model: Any) -> bool:
