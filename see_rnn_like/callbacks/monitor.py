@@ -47,8 +47,8 @@ _NOT_RECOMPILED = (
 )
 
 _PROBE_ALONE = (
-    f"{', '.join(PROBED)} are not recorded while several workers train one model; load the model in one process "
-    "and use get_rnn_states and the other functions on it"
+    f"{', '.join(PROBED)} are not recorded while several workers train one model; measure them on the saved "
+    "model, in one process"
 )
 
 _log = logging.getLogger("see_rnn_like")
@@ -173,8 +173,9 @@ class RNNMonitor(keras.callbacks.Callback):
         select(sites(model), self.layers)
         if self._left_to_chief is not None and not are_several(model.distribute_strategy):
             raise ArgumentError(
-                f"the environment variable TF_CONFIG leaves writing '{self._left_to_chief}' to another process, but "
-                "this model is not trained by several: build it under MultiWorkerMirroredStrategy, or unset TF_CONFIG"
+                f"the environment variable TF_CONFIG leaves it to another process to write "
+                f"'{self._left_to_chief}', but this model is not trained by several: build it under "
+                "MultiWorkerMirroredStrategy, or unset TF_CONFIG"
             )
         if model is not self.model:
             # What was taken from, or failed on, another model says nothing of this one.

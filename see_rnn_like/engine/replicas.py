@@ -17,13 +17,20 @@ import numpy as np
 import tensorflow as tf
 
 from see_rnn_like.engine import summaries
-from see_rnn_like.engine.collect import Collected
+from see_rnn_like.engine.collect import Collected, Note
 from see_rnn_like.engine.workers import are_several
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.stats import MOMENTS, merge_moments
 
 _NONFINITE = [MOMENTS.index("nan"), MOMENTS.index("inf")]
+
+_UNEQUAL = Note(
+    "unequal-shares",
+    None,
+    "the replicas had unequal shares of a batch: Keras gives the mean loss of each the same weight, so loss "
+    "and gradients of such a step are not those of the mean over its samples",
+)
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,14 @@ class Merged:
         values: key → the array, samples in the order of the replicas.
         nonfinite: key → counts of NaN and of Inf, int64 ``(replica, gate, 2)``, of every tensor of which
             one of the replicas holds such values; also of those that are summed.
+        notes: what should be known about the shares.
     """
 
     moments: dict[TensorKey, np.ndarray]
     histograms: dict[TensorKey, np.ndarray]
     values: dict[TensorKey, np.ndarray]
     nonfinite: dict[TensorKey, np.ndarray]
+    notes: tuple[Note, ...]
 
 
 class Shares:
@@ -57,7 +66,7 @@ class Shares:
         self._strategy = strategy
         self._several_workers = are_several(strategy)
         self._dtypes = [tensor.dtype for tensor in seen.tensors.values()]
-        self.infos = [_of_any_size(info) for info in seen.infos]
+        self.infos = [_in_global_batch(info) for info in seen.infos]
         self.joined = [info for info in self.infos if _has_samples(info)]
         self.summed = [info for info in self.infos if not _has_samples(info)]
         self._kept = [i for i, info in enumerate(self.joined) if full and self._is_collectable(info)]
@@ -100,13 +109,14 @@ class Shares:
         values = [joined[i] for i in self._kept]
         moments, histograms = summaries.pack(self.joined, joined)
         share = {
-            "replica": context.replica_id_in_sync_group,
+            "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
             "moments": moments,
             "histograms": histograms,
             "nonfinite": _nonfinite_rows(self.summed, summed),
-            "samples": [tf.shape(value)[0] for value in values],
+            "samples": tf.stack([tf.shape(value)[0] for value in values]) if values else tf.zeros(0),
         }
-        share = {name: tf.convert_to_tensor(part)[None] for name, part in share.items()}
+        # TensorFlow (2.21) dies of gathering nothing from devices without a collective of their own.
+        share = {name: part[None] for name, part in share.items() if 0 not in part.shape}
         totals = context.all_reduce(tf.distribute.ReduceOp.SUM, summed) if summed else []
         if self._several_workers:
             values = [context.all_gather(value, axis=0) for value in values]
@@ -117,11 +127,11 @@ class Shares:
     def merged(self, shares: dict[str, Any]) -> Merged:
         """Merges what `together` exchanged."""
         order = np.argsort(np.asarray(shares["replica"]))
-        moments = np.asarray(shares["moments"])[order]
-        nonfinite = np.concatenate(
-            [moments[:, :, _NONFINITE], np.asarray(shares["nonfinite"])[order]], axis=1
-        ).astype("int64")
-        histograms = np.asarray(shares["histograms"]).sum(0, dtype="int64")
+        nothing = np.zeros((len(order), 0, len(MOMENTS)))
+        moments = np.asarray(shares.get("moments", nothing))[order]
+        histograms = np.asarray(shares.get("histograms", nothing)).sum(0, dtype="int64")
+        summed = np.asarray(shares.get("nonfinite", nothing[:, :, :2]))[order]
+        nonfinite = np.concatenate([moments[:, :, _NONFINITE], summed], axis=1).astype("int64")
         counts = _by_tensor([*self.joined, *self.summed], nonfinite)
         return Merged(
             *summaries.unpack(self.joined, functools.reduce(merge_moments, moments), histograms),
@@ -130,6 +140,7 @@ class Shares:
                 for i, parts in zip(self._kept, shares["values"], strict=True)
             },
             {key: count for key, count in counts.items() if count.any()},
+            (_UNEQUAL,) if np.ptp(moments[:, :, MOMENTS.index("count")], axis=0).any() else (),
         )
 
 
@@ -137,9 +148,12 @@ def _has_samples(info: TensorInfo) -> bool:
     return info.dims[:1] == ("sample",)
 
 
-def _of_any_size(info: TensorInfo) -> TensorInfo:
-    """A tensor with samples as it is in the global batch, of which a replica sees a part."""
-    return dataclasses.replace(info, shape=(None, *info.shape[1:])) if _has_samples(info) else info
+def _in_global_batch(info: TensorInfo) -> TensorInfo:
+    """What a tensor is that one replica sees a part of."""
+    if not _has_samples(info):
+        return dataclasses.replace(info, attrs={**info.attrs, "replicas": "summed, as the optimizer does"})
+    shape, attrs = (None, *info.shape[1:]), {**info.attrs, "replicas": "samples of all replicas"}
+    return dataclasses.replace(info, shape=shape, attrs=attrs)
 
 
 def _nonfinite_rows(infos: Sequence[TensorInfo], tensors: Sequence[Any]) -> Any:

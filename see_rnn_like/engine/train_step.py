@@ -402,18 +402,19 @@ class InstrumentedStep:
         infos, held = tuple(self._collected.infos), self._collected.held
         moments, histograms = summaries.unpack(held, packed["moments"], packed["histograms"])
         values = {info.key: packed["values"][str(info.key)].numpy() for info in held if packed["values"]}
-        nonfinite: Mapping[TensorKey, np.ndarray] = {}
+        notes, nonfinite = tuple(self._collected.notes), {}
         if self._shares is not None:
             merged = self._shares.merged(packed["shares"])
             moments, histograms = moments | merged.moments, histograms | merged.histograms
             values, nonfinite = values | merged.values, merged.nonfinite
+            notes += merged.notes
         return Recording(
             time.perf_counter() - start,
             infos,
             moments,
             histograms,
             {info.key: _in_dims(info, values[info.key]) for info in infos if info.key in values},
-            tuple(self._collected.notes),
+            notes,
             int(before),
             bool(after > before),
             float(rate),
