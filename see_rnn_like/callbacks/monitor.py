@@ -30,7 +30,8 @@ from see_rnn_like.engine.guarded import is_guarded
 from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.recording import LEVELS, Measured, Recording
 from see_rnn_like.engine.standin import Recorder, StandIn, stand_in
-from see_rnn_like.engine.train_step import CAPTURES, InstrumentedStep, require_recordable
+from see_rnn_like.engine.train_step import CAPTURES, InstrumentedStep, require_one_replica, require_recordable
+from see_rnn_like.engine.workers import are_several, is_chief, told_by_all
 from see_rnn_like.errors import (
     ArgumentError,
     CaptureError,
@@ -51,6 +52,11 @@ ON_NAN = ("warn", "stop", "raise")
 _NOT_RECOMPILED = (
     "trainable was changed without compiling again: Keras goes on training what it compiled before; call "
     "model.compile(...) after changing trainable"
+)
+
+_PROBE_ALONE = (
+    f"{', '.join(PROBED)} are not recorded while several workers train one model; measure them on the saved "
+    "model, in one process"
 )
 
 _log = logging.getLogger("see_rnn_like")
@@ -80,7 +86,8 @@ class RNNMonitor(keras.callbacks.Callback):
             tensor, per gate where there are gates: norm, mean, standard deviation, extremes, counts of zero,
             NaN and Inf; ``"stats"`` a signed-log histogram as well; ``"full"`` also the values.
         store: file to write the run to; None keeps it in memory. An existing run file is continued; a new
-            training wants a new name.
+            training wants a new name. Of several workers only the chief writes, the others keep the same
+            record in memory.
         preset: ``"light"``: weights, their gradients and updates, as norms; ``"standard"``: these and outputs
             and their gradients, with histograms; ``"full"``: everything, values too.
         budget: share of the training time that recording may take, such as 0.02; due steps are left out so
@@ -148,7 +155,9 @@ class RNNMonitor(keras.callbacks.Callback):
         self._probe: Probe | None = None
         self._probing = bool(self._captured(PROBED))
         self.max_bytes = max_bytes
-        self._record = Record(SQLiteHistory.create(store, max_bytes=max_bytes))
+        chief = is_chief()
+        self._left_to_chief = store if not chief else None
+        self._record = Record(SQLiteHistory.create(store if chief else None, max_bytes=max_bytes))
         self._warned = False
         self._step: InstrumentedStep | None = None
         self._native: Any = None
@@ -214,6 +223,7 @@ class RNNMonitor(keras.callbacks.Callback):
         self.set_model(model)
         self._restore()
         require_recordable(model)
+        require_one_replica(model)
         steps = LoopSteps(model, self.layers, self._captured(CAPTURES), self.level)
         loop = WatchedLoop(model, steps, self._listener())
         self._warned = False
@@ -288,6 +298,17 @@ class RNNMonitor(keras.callbacks.Callback):
         """Takes the model to record; called by Keras before training starts."""
         self._require_no_block()
         select(sites(model), self.layers)
+        if self.budget is not None and are_several(model.distribute_strategy):
+            raise ArgumentError(
+                "a budget of time differs between workers, which must record the same steps: use a schedule "
+                "instead, such as every=100"
+            )
+        if self._left_to_chief is not None and not are_several(model.distribute_strategy):
+            raise ArgumentError(
+                f"the environment variable TF_CONFIG leaves it to another process to write "
+                f"'{self._left_to_chief}', but this model is not trained by several: build it under "
+                "MultiWorkerMirroredStrategy, or unset TF_CONFIG"
+            )
         if model is not self.model:
             # What was taken from, or failed on, another model says nothing of this one.
             self._probe_batch = checked_probe(self.probe, self.capture)
@@ -347,6 +368,8 @@ class RNNMonitor(keras.callbacks.Callback):
         self._restore()
         self._trained = self._steps_done()
         self._finish(self.model)
+        if self.strict and self._step is not None and self._step.withdrawn is not None:
+            raise self._step.withdrawn
 
     # -- around a training ----------------------------------------------------------------------
 
@@ -423,8 +446,11 @@ class RNNMonitor(keras.callbacks.Callback):
                 "the batches of a loop of one's own are not known: give the monitor probe=(x, y)"
             )
         try:
+            if are_several(self.model.distribute_strategy):
+                raise CaptureError(_PROBE_ALONE)
             if self._probe_batch is None:
-                self._probe_batch = Batch(*keras.utils.unpack_x_y_sample_weight(data_of(batch)))
+                data = data_of(batch, self.model.distribute_strategy)
+                self._probe_batch = Batch(*keras.utils.unpack_x_y_sample_weight(data))
             if self._probe is None:
                 asked = self._captured(PROBED)
                 self._probe = Probe(self.model, self.layers, asked, self.level, self._probe_batch)
@@ -455,7 +481,9 @@ class RNNMonitor(keras.callbacks.Callback):
             raise CaptureError(
                 "the train step does not advance model.optimizer.iterations: its steps cannot be told apart"
             )
-        alarms = self._record.keep(recording.step + self._offset, self._epoch, recording, logs)
+        step = recording.step + self._offset
+        alarms = self._record.alarms(step, recording)
+        self._guarded(self._record.keep, step, self._epoch, recording, logs, alarms)
         if alarms:
             self._alarm(nonfinite.summary(alarms))
 
@@ -481,12 +509,18 @@ class RNNMonitor(keras.callbacks.Callback):
             self._switch_off(error)
 
     def _switch_off(self, error: Exception) -> None:
-        if self.strict:
+        step = self._step
+        known = step is not None and step.withdrawn is not None
+        # Other workers wait for this one until they know, too.
+        is_over = step is None or step.withdraw(error)
+        if is_over and self.strict:
             raise error
-        self._step = None
-        if self._loop is not None:
-            self._loop.stop()
-        self._report_failure("recording is switched off, training goes on", error)
+        if is_over:
+            self._step = None
+            if self._loop is not None:
+                self._loop.stop()
+        if not known:
+            self._report_failure("recording is switched off, training goes on", error)
 
     def _report_failure(self, consequence: str, error: Exception) -> None:
         # TensorFlow's messages go on with a whole graph.
@@ -508,6 +542,10 @@ class RNNMonitor(keras.callbacks.Callback):
         self._due_in_loop = None
         if self.budget is not None:
             self._pace = Pace(self.budget)
+        strategy = self.model.distribute_strategy
+        if are_several(strategy):
+            # The run file is known to the chief only; the steps that are due must be the same to all.
+            self._trained = max(told_by_all(strategy, self._trained))
         if self._steps_done() < self._trained and self._steps_done() == self._offset:
             # A new optimizer counts from 0 again: its steps go on after those trained so far.
             self._offset = self._trained
@@ -520,6 +558,7 @@ class RNNMonitor(keras.callbacks.Callback):
             "level": self.level,
             "capture": list(self.capture),
             "budget": self.budget,
+            "replicas": self.model.distribute_strategy.num_replicas_in_sync,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from see_rnn_like import __version__
@@ -100,7 +100,28 @@ class Record:
 
     # -- one recorded step ----------------------------------------------------------------------
 
-    def keep(self, step: int, epoch: int, recording: Recording, logs: Mapping[str, float]) -> list[Event]:
+    def alarms(self, step: int, recording: Recording) -> list[Event]:
+        """NaN and Inf of a step that are new to this fit, in execution order.
+
+        Nothing is written for it: whatever becomes of the run, all workers of a training come to the same.
+        """
+        found = nonfinite.nonfinite_events(
+            step, recording.infos, recording.moments, self._alarmed, recording.nonfinite
+        )
+        if not (recording.applied or recording.blocked):
+            # Scaled gradients may overflow; what went into them may not.
+            found = [e for e in found if e.key is not None and e.key.kind in ("weight", "value")]
+        self._alarmed |= nonfinite.as_seen(found)
+        return found
+
+    def keep(
+        self,
+        step: int,
+        epoch: int,
+        recording: Recording,
+        logs: Mapping[str, float],
+        alarms: Sequence[Event],
+    ) -> None:
         """Keeps a step that was recorded, or says why there is nothing to keep.
 
         Args:
@@ -108,25 +129,20 @@ class Record:
             epoch: its epoch.
             recording: what was seen.
             logs: scalars of the step.
-
-        Returns:
-            NaN and Inf that are new to this fit, in execution order.
+            alarms: those of the step.
         """
-        alarms = nonfinite.nonfinite_events(step, recording.infos, recording.moments, self._alarmed)
         if recording.blocked:
             message = f"step {step} was tried and undone by NaNGuard: its loss or gradients were not finite"
             self.add_events([Event(step, "blocked-step", None, None, {}, message)])
-        elif not recording.applied:
-            # Scaled gradients may overflow; what went into them may not.
-            alarms = [e for e in alarms if e.key is not None and e.key.kind in ("weight", "value")]
-            if not alarms:
-                self.add_events([_skipped(step)])
-                return []
+        elif not recording.applied and not alarms:
+            self.add_events([_skipped(step)])
+            return
         self._add_notes(step, recording)
         if recording.applied:
             self._append(_snapshot(step, epoch, recording, logs), recording)
-        self._add_alarms(alarms)
-        return alarms
+        # The run may go back further than this fit.
+        new = nonfinite.as_seen(alarms) - self._told
+        self.add_events([event for event in alarms if (event.key, event.gate, event.kind) in new])
 
     def _append(self, snapshot: Snapshot, recording: Recording) -> None:
         if snapshot.step not in self._steps:
@@ -150,12 +166,6 @@ class Record:
         for note in recording.notes:
             if (note.key, None, note.kind) not in self._told:
                 self.add_events([Event(step, note.kind, note.key, None, {}, note.message)])
-
-    def _add_alarms(self, alarms: list[Event]) -> None:
-        """Adds those that are new to the run, which may go back further than this fit."""
-        self._alarmed |= nonfinite.as_seen(alarms)
-        new = nonfinite.as_seen(alarms) - self._told
-        self.add_events([event for event in alarms if (event.key, event.gate, event.kind) in new])
 
 
 def _snapshot(step: int, epoch: int, recording: Recording, logs: Mapping[str, float]) -> Snapshot:

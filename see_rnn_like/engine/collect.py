@@ -31,7 +31,7 @@ class Collected:
 
     Attributes:
         tensors: in the order in which the step made them.
-        infos: of the same length and order.
+        infos: of the same order; also of tensors of which every replica has a share, see `replicas.Shares`.
         masks: where values are no padding, of those that came with a mask.
         sources: equal for tensors that hold the same values.
         notes: what could not be recorded, and why.
@@ -42,6 +42,11 @@ class Collected:
     masks: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, Hashable] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+
+    @property
+    def held(self) -> list[TensorInfo]:
+        """What the tensors are, in their order."""
+        return [info for info in self.infos if str(info.key) in self.tensors]
 
     def keep(self, info: TensorInfo, tensor: Any, mask: Any = None) -> None:
         """Adds a tensor, or a note if it cannot be reached from the step.
@@ -84,6 +89,15 @@ def collect_outputs(into: Collected, outputs: OutputTaps, points: Sequence[Outpu
         if id(point.source) not in called:
             key = TensorKey(point.layer, point.direction, "output", "value")
             into.leave_out("not-recorded", key, "the train step did not call the layer, or not in its sight")
+
+
+def leave_out_scalars(into: Collected, outputs: OutputTaps) -> None:
+    """Leaves out outputs without a sample axis: of such a number each replica has one of its own."""
+    for output in outputs.seen:
+        if output.value.shape.rank == 0:
+            why = "of a single number without a sample axis every replica has another value"
+            into.leave_out("not-recorded", output_info(output, "value", {}).key, why)
+    outputs.seen = [output for output in outputs.seen if output.value.shape.rank != 0]
 
 
 def collect_losses(into: Collected, losses: LossTaps) -> None:

@@ -130,8 +130,7 @@ class GuardedStep:
 
     def data_of(self, batch: Any, replica: int | None) -> Any:
         """The data of a batch as `train_step` takes them, on one replica (the first for None)."""
-        results = self._strategy.experimental_local_results
-        return tf.nest.map_structure(lambda item: results(item)[replica or 0], data_of(batch))
+        return data_of(batch, self._strategy, replica or 0)
 
     def lasting_variables(self) -> list[Any]:
         """The TensorFlow variables of model and optimizers: the state of a training without its metrics."""
@@ -167,9 +166,7 @@ class GuardedStep:
     def _guarded_step(self, batch: Any) -> tuple[Any, Any]:
         held = self.hold()
         logs, watched = self._step(data_of(batch))
-        # Metrics are the same on all replicas.
-        logs = tf.nest.map_structure(lambda log: self._strategy.experimental_local_results(log)[0], logs)
-        return logs, self.settle(held, watched)
+        return native.reduced(self.model, logs), self.settle(held, watched)
 
     @tf.autograph.experimental.do_not_convert
     def _watched_step(self, data: Any) -> tuple[Any, Any]:
@@ -188,7 +185,7 @@ class GuardedStep:
         """
         with watching(self.model, self._points, self._names, self._update) as self._watch:
             yield self._watch
-        self._seen = self._watch.by_replica[0]
+        self._seen = self._watch.first
 
     # -- what is put back -----------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
 from see_rnn_like.errors import CaptureError
 
@@ -54,6 +55,20 @@ def compiled(
     return tf.function(one_step_on_data, reduce_retracing=True, jit_compile=model.jit_compile)
 
 
+def reduced(model: Any, logs: Any) -> Any:
+    """The logs of a step on all replicas as the train function of this Keras reduces them.
+
+    Args:
+        model: the compiled model.
+        logs: what `compiled` returned for them.
+    """
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return logs
+    # Keras 3.0 lets the model choose, and has another rule for "auto".
+    return reduce_per_replica(logs, strategy, getattr(model, "distribute_reduction_method", "auto"))
+
+
 def next_batch(iterator: Any) -> Any:
     """The next batch as an optional, which keeps the unknown sizes of the iterator's spec.
 
@@ -72,11 +87,20 @@ def next_batch(iterator: Any) -> Any:
     return batch
 
 
-def data_of(batch: Any) -> Any:
-    """The data of a batch, with None for absent entries (no targets, no weights), which come as optionals."""
-    return tf.nest.map_structure(
+def data_of(batch: Any, strategy: Any = None, replica: int = 0) -> Any:
+    """The data of a batch, with None for absent entries (no targets, no weights), which come as optionals.
+
+    Args:
+        batch: what `next_batch` gave.
+        strategy: gives one replica's share of the data; None for the data as they are.
+        replica: which of the replicas of this process.
+    """
+    data = tf.nest.map_structure(
         lambda item: None if isinstance(item, tf.experimental.Optional) else item, batch.get_value()
     )
+    if strategy is None:
+        return data
+    return tf.nest.map_structure(lambda item: strategy.experimental_local_results(item)[replica], data)
 
 
 class GivenBatch:

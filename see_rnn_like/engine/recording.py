@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from see_rnn_like.engine.collect import Collected, Note
 from see_rnn_like.engine.digest import Digest, Item
 from see_rnn_like.engine.reductions import SAMPLE, may_be_sampled
+from see_rnn_like.engine.replicas import Shares
 from see_rnn_like.history import Rows, TensorInfo
 from see_rnn_like.labels import TensorKey
 
@@ -50,12 +51,15 @@ class Recording(Measured):
         applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
         learning_rate: that of this step; NaN for an optimizer without one.
         blocked: whether a guard has undone the step.
+        nonfinite: with several replicas, of tensors of which one holds NaN or Inf: key → counts of NaN and of
+            Inf ``(replica, gate, 2)``.
     """
 
     step: int
     applied: bool
     learning_rate: float
     blocked: bool = False
+    nonfinite: Mapping[TensorKey, np.ndarray] = field(default_factory=dict)
 
     def joined_by(self, other: Measured) -> Recording:
         """This recording with something else that was measured at the same step."""
@@ -76,22 +80,33 @@ class Reading:
     Args:
         collected: the tensors of the step, symbolic while it is traced.
         level: one of `LEVELS`.
+        shares: the tensors of which every replica has a share; None with one replica.
 
     Attributes:
         reduced: what the step has to return, to be handed to `read`.
     """
 
-    def __init__(self, collected: Collected, level: str) -> None:
-        self._notes = collected.notes
-        tensors = collected.tensors.values()
-        self._infos = tuple(map(_labelled, collected.infos, tensors) if level != "norms" else collected.infos)
+    def __init__(self, collected: Collected, level: str, shares: Shares | None = None) -> None:
+        self._collected = collected
+        self._level = level
+        self._shares = shares
         items = [
-            Item(tensor, max(len(info.gates), 1), collected.masks.get(name), collected.sources[name])
-            for info, (name, tensor) in zip(collected.infos, collected.tensors.items(), strict=True)
+            Item(
+                collected.tensors[name],
+                max(len(info.gates), 1),
+                collected.masks.get(name),
+                collected.sources[name],
+            )
+            for info, name in ((info, str(info.key)) for info in collected.held)
         ]
         self._digest = Digest(items, histograms=level != "norms")
-        self._places = dict(zip((info.key for info in self._infos), self._digest.rows, strict=True))
-        self.reduced = {**self._digest.reduced, "full": collected.tensors if level == "full" else {}}
+        self._places = dict(zip((info.key for info in collected.held), self._digest.rows, strict=True))
+        self._infos = tuple(map(self._labelled, collected.infos))
+        self.reduced = {
+            **self._digest.reduced,
+            "full": collected.tensors if level == "full" else {},
+            "shares": {} if shares is None else shares.exchanged,
+        }
 
     def read(self, start: float, counted: tuple[Any, ...], reduced: dict[str, Any]) -> Recording:
         """Brings a step to the host.
@@ -104,24 +119,41 @@ class Reading:
         before, after, rate = (number.numpy() for number in counted)
         moments, histograms = self._digest.read(reduced)
         full = reduced["full"]
-        return Recording(
+        recording = Recording(
             time.perf_counter() - start,
             self._infos,
             Rows(moments, self._places),
             {} if histograms is None else Rows(histograms, self._places),
-            {info.key: in_dims(info, full[str(info.key)].numpy()) for info in self._infos if full},
-            tuple(self._notes),
+            {info.key: in_dims(info, full[str(info.key)].numpy()) for info in self._collected.held if full},
+            tuple(self._collected.notes),
             int(before),
             bool(after > before),
             float(rate),
         )
+        return recording if self._shares is None else self._with_shares(recording, reduced["shares"])
 
+    def _with_shares(self, recording: Recording, exchanged: dict[str, Any]) -> Recording:
+        assert self._shares is not None
+        merged = self._shares.merged(exchanged)
+        counted = {} if self._level == "norms" else merged.histograms
+        joined = {
+            info.key: in_dims(info, merged.values[info.key]) for info in self._shares.joined if merged.values
+        }
+        return dataclasses.replace(
+            recording,
+            moments={**recording.moments, **merged.moments},
+            histograms={**recording.histograms, **counted},
+            values={**recording.values, **joined},
+            notes=recording.notes + merged.notes,
+            nonfinite=merged.nonfinite,
+        )
 
-def _labelled(info: TensorInfo, tensor: Any) -> TensorInfo:
-    """Says of a histogram that it may be that of a sample."""
-    if not may_be_sampled(tensor.shape):
-        return info
-    return dataclasses.replace(info, attrs={**info.attrs, "histogram": _SAMPLED})
+    def _labelled(self, info: TensorInfo) -> TensorInfo:
+        """Says of a histogram that it may be that of a sample."""
+        tensor = self._collected.tensors.get(str(info.key))
+        if self._level == "norms" or tensor is None or not may_be_sampled(tensor.shape):
+            return info
+        return dataclasses.replace(info, attrs={**info.attrs, "histogram": _SAMPLED})
 
 
 _SAMPLED = f"of a sample of {SAMPLE:,} values or somewhat more, where there are more than twice as many"

@@ -47,8 +47,8 @@ def unpack(
     """
     keys = [info.key for info in infos]
     ends = np.cumsum([rows_of(info) for info in infos])[:-1]
-    counts = np.split(histograms.numpy().astype("int64"), ends)
-    return dict(zip(keys, np.split(moments.numpy(), ends), strict=False)), dict(
+    counts = np.split(np.asarray(histograms).astype("int64"), ends)
+    return dict(zip(keys, np.split(np.asarray(moments), ends), strict=False)), dict(
         zip(keys, counts, strict=False)
     )
 

@@ -11,11 +11,36 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import tensorflow as tf
 
 from see_rnn_like.models.layout import OutputPoint
+
+_Kind = TypeVar("_Kind")
+
+
+class ByReplica(Generic[_Kind]):
+    """One of a kind for each replica; replicas are traced in threads of their own.
+
+    Args:
+        make: makes one, for a replica that asks for the first time.
+    """
+
+    def __init__(self, make: Callable[[], _Kind]) -> None:
+        self._make = make
+        self._made: dict[int, _Kind] = {}
+
+    @property
+    def here(self) -> _Kind:
+        """That of the replica that is asking."""
+        replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
+        return self._made.setdefault(int(replica), self._make())
+
+    @property
+    def first(self) -> _Kind:
+        """That of the first replica of this process."""
+        return self._made[min(self._made)]
 
 
 @dataclass
@@ -186,28 +211,28 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tapped_outputs(points: Sequence[OutputPoint]) -> Iterator[OutputTaps]:
+def tapped_outputs(points: Sequence[OutputPoint]) -> Iterator[ByReplica[OutputTaps]]:
     """Records the outputs, and in the backward pass their gradients, of layers called in the block.
 
     Args:
         points: the layers to watch.
 
     Yields:
-        The collection; gradients are filled in when the tape's gradient is taken inside the block.
+        The collections; gradients are filled in when the tape's gradient is taken inside the block.
     """
-    taps = OutputTaps()
+    taps = ByReplica(OutputTaps)
     with contextlib.ExitStack() as stack:
         for point in points:
             stack.enter_context(replaced(point.source, "call", _recording_call(point, taps)))
         yield taps
 
 
-def _recording_call(point: OutputPoint, taps: OutputTaps) -> Callable[..., Any]:
+def _recording_call(point: OutputPoint, taps: ByReplica[OutputTaps]) -> Callable[..., Any]:
     call = point.source.call
 
     @functools.wraps(call)
     def recorded(*args: Any, **kwargs: Any) -> Any:
-        return taps.record(point, call(*args, **kwargs))
+        return taps.here.record(point, call(*args, **kwargs))
 
     return recorded
 
@@ -224,24 +249,24 @@ class GradientTaps:
 
 
 @contextlib.contextmanager
-def tapped_gradients(optimizer: Any) -> Iterator[GradientTaps]:
+def tapped_gradients(optimizer: Any) -> Iterator[ByReplica[GradientTaps]]:
     """Records what `optimizer.apply` (and so `apply_gradients`) receives in the block.
 
     Args:
         optimizer: a Keras 3 optimizer; under loss scaling the outer one, whose gradients are scaled.
     """
-    taps = GradientTaps()
+    taps = ByReplica(GradientTaps)
     apply = optimizer.apply
 
     @functools.wraps(apply)
     def recorded(grads: Any, trainable_variables: Any = None) -> Any:
         grads = list(grads)
         if trainable_variables is None:
-            taps.record(grads, optimizer._trainable_variables)
+            taps.here.record(grads, optimizer._trainable_variables)
             return apply(grads)
         # Either may be a generator, which gives its items once.
         variables = list(trainable_variables)
-        taps.record(grads, variables)
+        taps.here.record(grads, variables)
         return apply(grads, variables)
 
     with replaced(optimizer, "apply", recorded):
@@ -256,18 +281,18 @@ class ScaleTap:
 
 
 @contextlib.contextmanager
-def tapped_scale(optimizer: Any) -> Iterator[ScaleTap]:
+def tapped_scale(optimizer: Any) -> Iterator[ByReplica[ScaleTap]]:
     """Notes by what `optimizer.scale_loss` multiplies the loss, if the block calls it at all."""
-    tap = ScaleTap()
+    taps = ByReplica(ScaleTap)
     scale_loss = optimizer.scale_loss
 
     @functools.wraps(scale_loss)
     def recorded(loss: Any) -> Any:
-        tap.factor = loss_scale(optimizer)
+        taps.here.factor = loss_scale(optimizer)
         return scale_loss(loss)
 
     with replaced(optimizer, "scale_loss", recorded):
-        yield tap
+        yield taps
 
 
 def loss_scale(optimizer: Any) -> Any:
@@ -286,15 +311,15 @@ class LossTaps:
 
 
 @contextlib.contextmanager
-def tapped_loss(model: Any) -> Iterator[LossTaps]:
+def tapped_loss(model: Any) -> Iterator[ByReplica[LossTaps]]:
     """Records what `model.compute_loss` returns in the block, regularisation included."""
-    taps = LossTaps()
+    taps = ByReplica(LossTaps)
     compute_loss = model.compute_loss
 
     @functools.wraps(compute_loss)
     def recorded(*args: Any, **kwargs: Any) -> Any:
         loss = compute_loss(*args, **kwargs)
-        taps.seen.append(loss)
+        taps.here.seen.append(loss)
         return loss
 
     with replaced(model, "compute_loss", recorded):

@@ -10,8 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,29 +27,51 @@ from see_rnn_like.engine.collect import (
     collect_output_gradients,
     collect_outputs,
     collect_weight_gradients,
+    leave_out_scalars,
     weight_info,
 )
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
 from see_rnn_like.engine.native import data_of, step_counter
 from see_rnn_like.engine.recording import Reading, Recording
+from see_rnn_like.engine.replicas import Shares
 from see_rnn_like.engine.taps import (
+    ByReplica,
     GradientTaps,
     LossTaps,
     OutputTaps,
+    ScaleTap,
     tapped_gradients,
     tapped_loss,
     tapped_outputs,
     tapped_scale,
 )
+from see_rnn_like.engine.watch import Watch
+from see_rnn_like.engine.workers import are_several, told_by_all
 from see_rnn_like.errors import ArgumentError, CaptureError
 from see_rnn_like.models.layout import OutputPoint, WeightSlot, select, sites
 
 #: What can be captured, in the order in which a train step makes it.
 CAPTURES = ("weights", "outputs", "output_gradients", "gradients", "updates")
 
+#: How several replicas may be trained.
+_STRATEGIES = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+@dataclass
+class _Taps:
+    """The taps on a train step, by replica; empty ones for what is not captured."""
+
+    outputs: ByReplica[OutputTaps] = field(default_factory=lambda: ByReplica(OutputTaps))
+    gradients: ByReplica[GradientTaps] = field(default_factory=lambda: ByReplica(GradientTaps))
+    losses: ByReplica[LossTaps] = field(default_factory=lambda: ByReplica(LossTaps))
+    scale: ByReplica[ScaleTap] = field(default_factory=lambda: ByReplica(ScaleTap))
+    watch: Watch | None = None
+
 
 class InstrumentedStep:
     """Runs one training step of a model with everything asked for recorded.
+
+    Under a strategy of several replicas what is recorded describes the global batch, see `replicas`.
 
     Args:
         model: compiled; built at the latest by the first batch.
@@ -57,12 +80,17 @@ class InstrumentedStep:
         level: how much is kept of every tensor, of `recording.LEVELS`.
 
     Raises:
-        ArgumentError: if the model is not compiled, or is trained on more than one replica.
+        ArgumentError: if the model is not compiled, or is trained by a strategy that is not known.
     """
 
     def __init__(self, model: Any, layers: Any, capture: Collection[str], level: str) -> None:
         require_recordable(model)
+        strategy = model.distribute_strategy
         self.model = model
+        self._several = strategy.num_replicas_in_sync > 1
+        self._several_workers = are_several(strategy)
+        self._is_over = False
+        self.withdrawn: Exception | None = None
         self.layers = layers
         self.capture = frozenset(capture)
         self.level = level
@@ -76,9 +104,10 @@ class InstrumentedStep:
         self._collected = Collected()
         self._reading: Reading | None = None
         self._function: Callable[[Any], Any] = self._recorded_step
-        self._tapped_step: Callable[[Any], Any] = self._tapped
+        self._taps = _Taps()
+        self._tapped_step = native.compiled(model, self._tapped, self._tapping)
         self._eagerly = bool(model.run_eagerly)
-        self._plain = _on_batch(native.compiled(model, model.train_step))
+        self._plain = _on_batch(model, native.compiled(model, model.train_step))
         if not self._eagerly:
             self._plain = tf.function(self._plain, reduce_retracing=True)
 
@@ -90,8 +119,49 @@ class InstrumentedStep:
             guard: undoes the step if it is not finite; prepared.
 
         Raises:
-            CaptureError: if the step cannot be traced with taps on.
+            CaptureError: if the step cannot be traced with taps on, here or on another worker.
         """
+        if not self._several_workers:
+            self._choose(iterator, guard)
+            return
+        failure = self.withdrawn
+        try:
+            if failure is None:
+                self._choose(iterator, guard)
+        except CaptureError as error:
+            failure = error
+        self._agree(failure)
+
+    def withdraw(self, error: Exception) -> bool:
+        """Gives up recording; with several workers not before they all know, as they wait for one another.
+
+        Args:
+            error: the reason, raised by the next `trace`.
+
+        Returns:
+            Whether it is over at once.
+        """
+        if not self._several_workers or self._is_over:
+            return True
+        self.withdrawn = self.withdrawn or error
+        return False
+
+    def _agree(self, failure: Exception | None) -> None:
+        """Makes sure that all workers are about to exchange the same tensors, or none."""
+        layout = "\n".join(str(info.key) for info in self._collected.infos) + self.level
+        told = told_by_all(
+            self.model.distribute_strategy, 1 + zlib.crc32(layout.encode()) if failure is None else 0
+        )
+        if failure is None and len(set(told)) > 1:
+            failure = CaptureError(
+                "another worker cannot record this step, or records something else of it: its log says why; "
+                "every worker needs a monitor with the same arguments"
+            )
+        if failure is not None:
+            self._is_over = True
+            raise failure
+
+    def _choose(self, iterator: Any, guard: GuardedStep | None) -> None:
         if guard is not self._guard:
             self._guard, self._signatures, self._traces, self._spec = guard, [], [], None
         if iterator.element_spec is self._spec:
@@ -174,7 +244,7 @@ class InstrumentedStep:
 
     def _compiled_for(self, spec: Any) -> Callable[[Any], Any]:
         # A new inner function each time: a cached one would not run its Python again and leave no layout.
-        self._tapped_step = native.compiled(self.model, self._tapped)
+        self._tapped_step = native.compiled(self.model, self._tapped, self._tapping)
         function = tf.function(self._recorded_step).get_concrete_function(tf.OptionalSpec(spec))
         random = sorted(_stateful_random_ops(function))
         if random:
@@ -200,10 +270,7 @@ class InstrumentedStep:
         if "weights" in self.capture:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "weight", {}), value)
-        for info, pattern in zip(inner.infos, bits, strict=True):
-            name = str(info.key)
-            whole.keep(info, tf.bitcast(pattern, inner.tensors[name].dtype), masks.get(name))
-            whole.sources[name] = inner.sources[name]
+        shares = self._take_in(whole, inner, bits, masks)
         if "updates" in self.capture:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "update", {}), tf.identity(slot.variable.value) - value)
@@ -211,29 +278,53 @@ class InstrumentedStep:
         after = tf.identity(iterations)
         if self._guard is not None:
             verdict = self._guard.settle(held, verdict)
-        self._reading = Reading(whole, self.level)
-        return logs, (first, after, rate), verdict, self._reading.reduced
+        self._reading = Reading(whole, self.level, shares)
+        return native.reduced(self.model, logs), (first, after, rate), verdict, self._reading.reduced
+
+    def _take_in(
+        self, whole: Collected, inner: Collected, bits: Sequence[Any], masks: dict[str, Any]
+    ) -> Shares | None:
+        """Adds what the step saw inside; returns what replicas have shares of, which is merged on the host."""
+        if not self._several:
+            for info, pattern in zip(inner.infos, bits, strict=True):
+                name = str(info.key)
+                whole.keep(info, tf.bitcast(pattern, inner.tensors[name].dtype), masks.get(name))
+                whole.sources[name] = inner.sources[name]
+            return None
+        shares = Shares(self.model.distribute_strategy, inner, self.level == "full")
+        totals = shares.together(bits)
+        whole.infos += shares.infos
+        for info, total in zip(shares.summed, totals, strict=True):
+            name = str(info.key)
+            whole.tensors[name], whole.sources[name] = total, name
+        return shares
+
+    @contextlib.contextmanager
+    def _tapping(self) -> Iterator[None]:
+        """Puts the taps on while a step is traced, once for all replicas."""
+        optimizer, self._taps = self.model.optimizer, _Taps()
+        with contextlib.ExitStack() as stack:
+            if self._guard is not None:
+                self._taps.watch = stack.enter_context(self._guard.watching())
+            if self.capture & {"outputs", "output_gradients"}:
+                self._taps.outputs = stack.enter_context(tapped_outputs(self._points))
+            if "gradients" in self.capture:
+                self._taps.gradients = stack.enter_context(tapped_gradients(optimizer))
+            self._taps.losses = stack.enter_context(tapped_loss(self.model))
+            self._taps.scale = stack.enter_context(tapped_scale(optimizer))
+            yield
 
     @tf.autograph.experimental.do_not_convert
     def _tapped(self, data: Any) -> tuple[Any, list[Any], dict[str, Any], Any]:
-        """The model's own `train_step` with taps on; patches live only while this is traced."""
-        optimizer = self.model.optimizer
-        outputs, gradients = OutputTaps(), GradientTaps()
-        with contextlib.ExitStack() as stack:
-            watch = None if self._guard is None else stack.enter_context(self._guard.watching())
-            if self.capture & {"outputs", "output_gradients"}:
-                outputs = stack.enter_context(tapped_outputs(self._points))
-            if "gradients" in self.capture:
-                gradients = stack.enter_context(tapped_gradients(optimizer))
-            losses = stack.enter_context(tapped_loss(self.model))
-            scale = stack.enter_context(tapped_scale(optimizer))
-            logs = self.model.train_step(data)
-        verdict = None if watch is None else watch.here.packed()
+        """The model's own `train_step`, on one replica, and what its taps saw."""
+        logs, taps = self.model.train_step(data), self._taps
+        verdict = None if taps.watch is None else taps.watch.here.packed()
+        outputs = taps.outputs.here
         self._collected = Collected()
         try:
             if outputs.failure is not None:
                 raise outputs.failure
-            self._collect(outputs, losses, gradients, scale.factor)
+            self._collect(outputs, taps.losses.here, taps.gradients.here, taps.scale.here.factor)
             return logs, self._taken_out(), self._collected.masks, verdict
         except Exception as error:
             # Not raised here: the trace must be completed, see `OutputTaps.record`.
@@ -256,6 +347,8 @@ class InstrumentedStep:
         return [_to_bits(tensor) for tensor in tensors]
 
     def _collect(self, outputs: OutputTaps, losses: LossTaps, gradients: GradientTaps, scale: Any) -> None:
+        if self._several:
+            leave_out_scalars(self._collected, outputs)
         if "outputs" in self.capture:
             collect_outputs(self._collected, outputs, self._points)
         collect_losses(self._collected, losses)
@@ -269,17 +362,32 @@ def require_recordable(model: Any) -> None:
     """Refuses models whose training cannot be recorded.
 
     Raises:
-        ArgumentError: if the model is not compiled, or is trained on more than one replica.
+        ArgumentError: if the model is not compiled, or is trained by a strategy that is not known.
     """
     if getattr(model, "optimizer", None) is None:
         raise ArgumentError(
             "model.optimizer is None: either call model.compile(optimizer, loss) first, or this model "
             "keeps optimizers of its own (as GANs do), and what these receive cannot be recorded"
         )
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync > 1 and not isinstance(strategy, _STRATEGIES):
+        raise ArgumentError(
+            f"a training by {type(strategy).__name__} cannot be recorded; one by MirroredStrategy or "
+            "MultiWorkerMirroredStrategy can"
+        )
+
+
+def require_one_replica(model: Any) -> None:
+    """Refuses models whose steps cannot be seen outside of `fit`.
+
+    Raises:
+        ArgumentError: if the model is trained on several replicas.
+    """
     replicas = model.distribute_strategy.num_replicas_in_sync
     if replicas > 1:
         raise ArgumentError(
-            f"the model is trained on {replicas} replicas; recording works with one replica so far"
+            f"the model is trained on {replicas} replicas, whose loop cannot be watched: give the monitor to "
+            "fit as a callback"
         )
 
 
@@ -354,10 +462,10 @@ def learning_rate(optimizer: Any) -> Any:
     return tf.identity(tf.cast(getattr(inner, "learning_rate", np.nan), tf.float32))
 
 
-def _on_batch(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _on_batch(model: Any, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @tf.autograph.experimental.do_not_convert
     def step_on_batch(batch: Any) -> Any:
-        return step(data_of(batch))
+        return native.reduced(model, step(data_of(batch)))
 
     return step_on_batch
 

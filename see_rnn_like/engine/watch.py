@@ -10,12 +10,12 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from see_rnn_like.engine.taps import current_graph, numbered_role, replaced
+from see_rnn_like.engine.taps import ByReplica, current_graph, numbered_role, replaced
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint
 
@@ -58,7 +58,7 @@ def watching(
     Yields:
         What is seen, by replica.
     """
-    watch = Watch()
+    watch: Watch = ByReplica(Seen)
     with contextlib.ExitStack() as stack:
         for point in points:
             stack.enter_context(replaced(point.source, "call", _watched_call(point, watch)))
@@ -68,19 +68,6 @@ def watching(
             apply = _watched_apply(optimizer, watch, names, update)
             stack.enter_context(replaced(optimizer, "apply", apply))
         yield watch
-
-
-@dataclass
-class Watch:
-    """What was seen of one step, by replica; replicas are traced in threads of their own."""
-
-    by_replica: dict[int, Seen] = field(default_factory=dict)
-
-    @property
-    def here(self) -> Seen:
-        """What was seen on the replica that is asking."""
-        replica = tf.get_static_value(tf.distribute.get_replica_context().replica_id_in_sync_group)
-        return self.by_replica.setdefault(int(replica), Seen())
 
 
 @dataclass
@@ -123,6 +110,10 @@ class Seen:
         """Float64 ``(1 + tensor,)``: 1 for an alarm, else 0, and the peaks."""
         alarm = tf.cast(tf.logical_not(self.finite()), tf.float64)
         return tf.stack([alarm, *self.peaks])
+
+
+#: What was seen of one step, by replica.
+Watch: TypeAlias = ByReplica[Seen]
 
 
 def _graph_of(tensor: Any) -> Any:
