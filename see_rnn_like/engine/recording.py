@@ -136,9 +136,8 @@ class Reading:
         assert self._shares is not None
         merged = self._shares.merged(exchanged)
         counted = {} if self._level == "norms" else merged.histograms
-        joined = {
-            info.key: in_dims(info, merged.values[info.key]) for info in self._shares.joined if merged.values
-        }
+        infos = {info.key: info for info in self._shares.joined}
+        joined = {key: in_dims(infos[key], values) for key, values in merged.values.items()}
         return dataclasses.replace(
             recording,
             moments={**recording.moments, **merged.moments},

@@ -284,7 +284,7 @@ class InstrumentedStep:
     def _take_in(
         self, whole: Collected, inner: Collected, bits: Sequence[Any], masks: dict[str, Any]
     ) -> Shares | None:
-        """Adds what the step saw inside; returns what replicas have shares of, which is merged on the host."""
+        """Adds what the step saw inside; returns what replicas have shares of, to be merged on the host."""
         if not self._several:
             for info, pattern in zip(inner.infos, bits, strict=True):
                 name = str(info.key)
