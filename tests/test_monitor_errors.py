@@ -189,13 +189,16 @@ def test_two_monitors_in_one_fit():
     assert "another RNNMonitor records this step already; use one per fit" in other.run.events[0].message
 
 
-def test_two_models_with_one_strategy_replica_count_is_named():
+def test_a_strategy_that_is_not_known_is_named():
     import tensorflow as tf
 
+    class OwnStrategy:
+        num_replicas_in_sync = 2
+        run = tf.distribute.get_strategy().run
+
     model = network("lstm")
-    fake = types.SimpleNamespace(num_replicas_in_sync=2, run=tf.distribute.get_strategy().run)
-    model._distribute_strategy = fake
+    model._distribute_strategy = OwnStrategy()
     from see_rnn_like.engine.train_step import InstrumentedStep
 
-    with pytest.raises(errors.ArgumentError, match="trained on 2 replicas"):
+    with pytest.raises(errors.ArgumentError, match="a training by OwnStrategy cannot be recorded"):
         InstrumentedStep(model, None, (), "stats")

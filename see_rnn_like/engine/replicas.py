@@ -101,9 +101,8 @@ class Shares:
         local = self._strategy.experimental_local_results
         shares = {name: local(share)[0] for name, share in shares.items()}
         parts = [local(value) for value in values]
-        if self._several_workers:
-            number = self._strategy.num_replicas_in_sync
-            sizes = shares["samples"]
+        if self._several_workers and values:
+            number, sizes = self._strategy.num_replicas_in_sync, shares["samples"]
             parts = [tf.split(whole[0], sizes[:, i], num=number) for i, whole in enumerate(parts)]
         self.exchanged = shares | {"values": parts}
         return [local(total)[0] for total in totals]

@@ -159,7 +159,7 @@ class InstrumentedStep:
             )
         if failure is not None:
             self._is_over = True
-            raise failure
+            raise failure if isinstance(failure, CaptureError) else CaptureError(str(failure)) from failure
 
     def _choose(self, iterator: Any, guard: GuardedStep | None) -> None:
         if guard is not self._guard:
