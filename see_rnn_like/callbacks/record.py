@@ -138,6 +138,9 @@ class Record:
             self.add_events([_skipped(step)])
             return
         self._add_notes(step, recording)
+        if recording.tracing:
+            traced = {"step": step, "seconds": recording.tracing, "first_run_seconds": recording.seconds}
+            self.history.set_meta("tracing", [*self.run.meta.get("tracing", []), traced])
         if recording.applied:
             self._append(_snapshot(step, epoch, recording, logs), recording)
         # The run may go back further than this fit.

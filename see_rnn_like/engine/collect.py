@@ -142,7 +142,7 @@ def collect_weight_gradients(
     for slot in reversed(slots):
         if id(slot.variable) not in received:
             continue
-        info = weight_info(slot, "gradient", attrs | scale_attrs(scale))
+        info = weight_info(slot, "gradient", attrs)
         gradient = received[id(slot.variable)]
         if gradient is None:
             into.leave_out("no-gradient", info.key, "the loss does not depend on it")

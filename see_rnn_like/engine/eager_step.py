@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from see_rnn_like.engine.clipping import Pair, collect_applied, note_not_applied, received_by
 from see_rnn_like.engine.collect import (
     Collected,
     Note,
@@ -27,6 +28,7 @@ from see_rnn_like.engine.collect import (
     collect_output_gradients,
     collect_outputs,
     collect_weight_gradients,
+    scale_attrs,
     weight_info,
 )
 from see_rnn_like.engine.native import step_counter
@@ -45,9 +47,6 @@ from see_rnn_like.engine.train_step import gradient_attrs, learning_rate
 from see_rnn_like.errors import ArgumentError, ArgumentTypeError, CaptureError
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint, WeightSlot, is_variable, select, sites
-
-#: A gradient and its variable.
-Pair = tuple[Any, Any]
 
 
 @dataclass
@@ -376,8 +375,12 @@ class LoopSteps:
             whole.notes.append(Note("not-recorded", None, _OUT_OF_SIGHT))
         if "gradients" in self.capture:
             received = GradientTaps([(dense(gradient), variable) for gradient, variable in pairs])
-            attrs = gradient_attrs(self.model.optimizer)
+            optimizer = self.model.optimizer
+            attrs = gradient_attrs(optimizer) | scale_attrs(scale)
             collect_weight_gradients(whole, received, slots, scale, attrs)
+            note_not_applied(whole, optimizer, several=False)
+            clipped = received_by(optimizer, GradientTaps(list(pairs)), scale)
+            collect_applied(whole, optimizer, clipped, slots, attrs)
         if "updates" in self.capture:
             self._collect_updates(whole, slots, before.weights)
         after = tf.identity(step_counter(self.model.optimizer))

@@ -51,6 +51,7 @@ class Recording(Measured):
         applied: whether the optimizer counted the step; loss scaling skips one whose gradients overflow.
         learning_rate: that of this step; NaN for an optimizer without one.
         blocked: whether a guard has undone the step.
+        tracing: seconds that tracing took right before it; 0 for a step whose kind had been traced.
         nonfinite: with several replicas, of tensors of which one holds NaN or Inf: key → counts of NaN and of
             Inf ``(replica, gate, 2)``.
     """
@@ -59,6 +60,7 @@ class Recording(Measured):
     applied: bool
     learning_rate: float
     blocked: bool = False
+    tracing: float = 0.0
     nonfinite: Mapping[TensorKey, np.ndarray] = field(default_factory=dict)
 
     def joined_by(self, other: Measured) -> Recording:

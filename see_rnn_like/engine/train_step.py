@@ -20,6 +20,14 @@ import tensorflow as tf
 
 from see_rnn_like.engine import native
 from see_rnn_like.engine.aside import aside
+from see_rnn_like.engine.clipping import (
+    Pair,
+    accumulates,
+    clips_of,
+    collect_applied,
+    note_not_applied,
+    received_by,
+)
 from see_rnn_like.engine.collect import (
     Collected,
     Note,
@@ -28,6 +36,7 @@ from see_rnn_like.engine.collect import (
     collect_outputs,
     collect_weight_gradients,
     leave_out_scalars,
+    scale_attrs,
     weight_info,
 )
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
@@ -103,8 +112,12 @@ class InstrumentedStep:
         self._spec: Any = None
         self._collected = Collected()
         self._reading: Reading | None = None
+        self._tracing = 0.0
         self._function: Callable[[Any], Any] = self._recorded_step
         self._taps = _Taps()
+        # All that the optimizer clips together, of the step that is being traced.
+        self._received: list[Pair] = []
+        self._received_attrs: dict[str, Any] = {}
         self._tapped_step = native.compiled(model, self._tapped, self._tapping)
         self._eagerly = bool(model.run_eagerly)
         self._plain = _on_batch(model, native.compiled(model, model.train_step))
@@ -169,8 +182,10 @@ class InstrumentedStep:
         spec = self.signature(iterator.element_spec)
         known = next((trace for trace in self._traces if trace.spec == spec), None)
         if known is None:
+            start = time.perf_counter()
             known = self._traced(spec)
             self._traces.append(known)
+            self._tracing = time.perf_counter() - start
         self._function, self._collected, self._reading = known.function, known.collected, known.reading
         self._spec = iterator.element_spec
 
@@ -229,6 +244,7 @@ class InstrumentedStep:
             # The step has been taken: its logs must reach Keras whatever became of the recording.
             self.failure = error
             return logs, None, verdict
+        recording, self._tracing = dataclasses.replace(recording, tracing=self._tracing), 0.0
         if verdict is not None and verdict.alarm:
             recording = dataclasses.replace(recording, applied=False, blocked=True)
         return logs, recording, verdict
@@ -265,12 +281,14 @@ class InstrumentedStep:
         watched = self._slots if self.capture & {"weights", "updates"} else []
         before = [tf.identity(slot.variable.value) for slot in watched]
         held = self._guard.hold() if self._guard is not None else []
-        logs, bits, masks, verdict = self._tapped_step(data)
+        logs, (bits, masks, received), verdict = self._tapped_step(data)
         inner, whole = self._collected, Collected(notes=self._collected.notes)
         if "weights" in self.capture:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "weight", {}), value)
         shares = self._take_in(whole, inner, bits, masks)
+        received = [(_from_bits(g, seen), v) for g, (seen, v) in zip(received, self._received, strict=True)]
+        collect_applied(whole, self.model.optimizer, received, self._slots, self._received_attrs)
         if "updates" in self.capture:
             for slot, value in zip(watched, before, strict=True):
                 whole.keep(weight_info(slot, "update", {}), tf.identity(slot.variable.value) - value)
@@ -315,7 +333,7 @@ class InstrumentedStep:
             yield
 
     @tf.autograph.experimental.do_not_convert
-    def _tapped(self, data: Any) -> tuple[Any, list[Any], dict[str, Any], Any]:
+    def _tapped(self, data: Any) -> tuple[Any, tuple[list[Any], dict[str, Any], list[Any]], Any]:
         """The model's own `train_step`, on one replica, and what its taps saw."""
         logs, taps = self.model.train_step(data), self._taps
         verdict = None if taps.watch is None else taps.watch.here.packed()
@@ -325,11 +343,12 @@ class InstrumentedStep:
             if outputs.failure is not None:
                 raise outputs.failure
             self._collect(outputs, taps.losses.here, taps.gradients.here, taps.scale.here.factor)
-            return logs, self._taken_out(), self._collected.masks, verdict
+            received = [_slices_to_bits(gradient) for gradient, _ in self._received]
+            return logs, (self._taken_out(), self._collected.masks, received), verdict
         except Exception as error:
             # Not raised here: the trace must be completed, see `OutputTaps.record`.
-            self.failure, self._collected = error, Collected()
-            return logs, [], {}, verdict
+            self.failure, self._collected, self._received = error, Collected(), []
+            return logs, ([], {}, []), verdict
 
     def _taken_out(self) -> list[Any]:
         """Bit patterns of what was collected, for they leave the step without changing its rounding.
@@ -354,8 +373,13 @@ class InstrumentedStep:
         collect_losses(self._collected, losses)
         if "output_gradients" in self.capture:
             collect_output_gradients(self._collected, outputs, scale)
-        attrs = gradient_attrs(self.model.optimizer)
+        optimizer = self.model.optimizer
+        attrs = gradient_attrs(optimizer) | scale_attrs(scale)
         collect_weight_gradients(self._collected, gradients, self._slots, scale, attrs)
+        if "gradients" in self.capture:
+            note_not_applied(self._collected, optimizer, self._several)
+            self._received = [] if self._several else received_by(optimizer, gradients, scale)
+            self._received_attrs = attrs
 
 
 def require_recordable(model: Any) -> None:
@@ -393,13 +417,11 @@ def require_one_replica(model: Any) -> None:
 
 def gradient_attrs(optimizer: Any) -> dict[str, Any]:
     """What a label says of gradients: what the optimizer, which received them, goes on to do to them."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    clips = [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(optimizer, n, None)]
     attrs: dict[str, Any] = {"from": "training batch", "as": "received by the optimizer"}
-    if clips:
-        attrs["clipping"] = f"before {', '.join(clips)}"
-    if getattr(optimizer, "gradient_accumulation_steps", None):  # Keras 3.0 has none
-        attrs["accumulation"] = f"of one micro-step of {optimizer.gradient_accumulation_steps}"
+    if clips_of(optimizer):
+        attrs["clipping"] = f"before {', '.join(clips_of(optimizer))}"
+    if accumulates(optimizer):
+        attrs["accumulation"] = f"of one micro-step of {accumulates(optimizer)}"
     return attrs
 
 
@@ -478,6 +500,20 @@ def _to_bits(tensor: Any) -> Any:
     is one more cheap element-wise consumer, with which the original fuses as before.
     """
     return tf.bitcast(tensor, {2: tf.int16, 4: tf.int32, 8: tf.int64}[tensor.dtype.size])
+
+
+def _slices_to_bits(gradient: Any) -> Any:
+    """`_to_bits`, and slices stay slices: optimizers clip them as such."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(_to_bits(gradient.values), gradient.indices, gradient.dense_shape)
+    return _to_bits(gradient)
+
+
+def _from_bits(pattern: Any, like: Any) -> Any:
+    dtype = like.dtype
+    if isinstance(pattern, tf.IndexedSlices):
+        return tf.IndexedSlices(tf.bitcast(pattern.values, dtype), pattern.indices, pattern.dense_shape)
+    return tf.bitcast(pattern, dtype)
 
 
 def _dense(tensor: Any) -> Any:
