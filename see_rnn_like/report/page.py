@@ -223,6 +223,7 @@ def _facts(run: History) -> list[tuple[str, str]]:
         ("Calls of fit", len(fits) if len(fits) > 1 else None),
         ("jit_compile", meta.get("jit_compile")),
         ("A recorded step took", f"{seconds * 1e3:.1f} ms (median)" if seconds else None),
+        ("Compiling it took", _tracing(meta.get("tracing"))),
         ("Started", str(meta.get("started") or "").replace("T", " ")),
         ("Finished", str(meta.get("finished") or "").replace("T", " ")),
         ("Versions", _versions(meta)),
@@ -230,6 +231,13 @@ def _facts(run: History) -> list[tuple[str, str]]:
         ("Git commit", str(meta.get("git_commit") or "")[:12]),
     ]
     return [(name, str(value)) for name, value in facts if value is not None and value != ""]
+
+
+def _tracing(traced: Any) -> str | None:
+    """Seconds of all tracing; None for a run that does not tell, or tells something else."""
+    seconds = [entry.get("seconds") for entry in traced or () if isinstance(entry, Mapping)]
+    known = [float(value) for value in seconds if isinstance(value, int | float)]
+    return f"{sum(known):.1f} s" + (f" ({len(known)} times)" if len(known) > 1 else "") if known else None
 
 
 def _optimizer(config: Mapping[str, Any]) -> str:
