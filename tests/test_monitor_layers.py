@@ -229,7 +229,7 @@ def shared_bidirectional():
 
 
 def direction_on_its_own(*, first):
-    """A layer inside a Bidirectional that is used on its own as well, before the Bidirectional or after it."""
+    """A layer inside a Bidirectional that is used on its own as well, before it or after it."""
     inputs = keras.Input((6, 3))
     both = layers.Bidirectional(simple("inner", return_sequences=True), name="both")
     both.build((None, 6, 3))
