@@ -223,10 +223,12 @@ def names_of(model):
 
 def walk(owner, prefix=""):
     """``(name, layer, path)`` of the layers whose outputs can be seen, nested ones after their owner."""
-    inner = owner.layers if isinstance(owner, keras.Model) else owner._flatten_layers(False, False)
+    inner = list(owner.layers if isinstance(owner, keras.Model) else owner._flatten_layers(False, False))
+    both = [layer for layer in inner if isinstance(layer, layers.Bidirectional)]
+    within = {id(one) for layer in both for one in (layer.forward_layer, layer.backward_layer)}
     for layer in inner:
         path = prefix + layer.name
-        if isinstance(layer, layers.InputLayer):
+        if isinstance(layer, layers.InputLayer) or id(layer) in within:
             continue
         if isinstance(layer, layers.Bidirectional):
             yield f"{path}/forward", layer.forward_layer, path

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from keras import layers
 from networks import data
-from taped import checked, momentum, on_arrays
+from taped import checked, fitted, momentum, on_arrays
+
+from see_rnn_like import RNNMonitor
 
 X, Y = data(24)
 RNG = np.random.default_rng(0)
@@ -226,6 +228,16 @@ def shared_bidirectional():
     return of(keras.Model(inputs, head()(simple("top")(joined))))
 
 
+def direction_on_its_own(*, first):
+    """A layer inside a Bidirectional that is used on its own as well, before it or after it."""
+    inputs = keras.Input((6, 3))
+    both = layers.Bidirectional(simple("inner", return_sequences=True), name="both")
+    both.build((None, 6, 3))
+    uses = [both.backward_layer, both] if first else [both, both.backward_layer]
+    joined = layers.Concatenate(name="joined")([use(inputs) for use in uses])
+    return of(keras.Model(inputs, head()(simple("top")(joined))))
+
+
 def shared_model():
     """A model used twice inside another one."""
     tower = keras.Sequential([keras.Input((6, 3)), simple(), layers.Dense(2, name="dense")], name="tower")
@@ -303,6 +315,8 @@ CASES = {
     "cells": cells,
     "a shared layer": shared,
     "a shared Bidirectional": shared_bidirectional,
+    "a direction on its own first": lambda: direction_on_its_own(first=True),
+    "a direction on its own last": lambda: direction_on_its_own(first=False),
     "a shared model": shared_model,
     "subclassed": lambda: of(Subclassed()),
     "dropout, normalisation, regularisers": normalised,
@@ -333,3 +347,13 @@ CASES |= {"a rate times a product": rate_times_product, "sums of sums": sums_of_
 def test_kinds_of_layers(case):
     # Normalising a few numbers magnifies how they were rounded.
     checked(CASES[case], every=2, atol=1e-5)
+
+
+def test_a_direction_used_on_its_own_is_found_by_its_name_and_recorded_once():
+    monitor = RNNMonitor(every=1, layers="backward_inner")
+    fitted(lambda: direction_on_its_own(first=True), monitor)
+    names = {str(key) for key in list(monitor.run.keys()) if key.role.startswith("output")}
+    uses = {f"both/backward/output{use}:{kind}" for use in ("", "@1") for kind in ("value", "gradient")}
+    assert names == uses | {
+        f"both/{part}output:{k}" for part in ("forward/", "") for k in ("value", "gradient")
+    }

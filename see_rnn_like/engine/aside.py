@@ -27,16 +27,24 @@ def aside(tensor: Any, copies: dict[str, Any]) -> Any:
         tensor: of the graph that is being traced, or eager.
         copies: those made so far in this graph, by the name of the original; is added to.
     """
-    if not tf.is_symbolic_tensor(tensor):
+    if not is_regrouped(tensor):
         return tensor
-    while tensor.op.type in ("Identity", "IdentityN"):
-        # These are removed before anything is regrouped; every tap is one.
-        tensor = tensor.op.inputs[tensor.value_index]
-    if tensor.op.type not in (*_REGROUPED, "AddN"):
-        return tensor
+    tensor = _original(tensor)
     if tensor.name not in copies:
         copies[tensor.name] = _copied(tensor.op, [aside(one, copies) for one in tensor.op.inputs])
     return copies[tensor.name]
+
+
+def is_regrouped(tensor: Any) -> bool:
+    """Whether a tensor is computed by an operation that may be regrouped with those that take it."""
+    return tf.is_symbolic_tensor(tensor) and _original(tensor).op.type in (*_REGROUPED, "AddN")
+
+
+def _original(tensor: Any) -> Any:
+    """What is handed on: identities are removed before anything is regrouped; every tap is one."""
+    while tensor.op.type in ("Identity", "IdentityN"):
+        tensor = tensor.op.inputs[tensor.value_index]
+    return tensor
 
 
 def _copied(op: Any, inputs: list[Any]) -> Any:

@@ -51,9 +51,9 @@ class GuardedStep:
 
     What the optimizer writes is guarded by a condition around its `apply`, and what is written outside of
     it (BatchNorm statistics, RNN states, seeds, metrics) is put back. Where a condition would change the
-    rounding of a healthy step (XLA fuses an update with its gradient) or cannot be had (several replicas,
-    several updates in one step), the weights and the optimizer's slots are put back as well, which needs
-    memory for a second copy of them.
+    rounding of a healthy step (XLA fuses an update with its gradient, TensorFlow regroups sums and products
+    across both) or cannot be had (several replicas, several updates in one step), the weights and the
+    optimizer's slots are put back as well, which needs memory for a second copy of them.
 
     Args:
         model: compiled.
@@ -78,7 +78,7 @@ class GuardedStep:
         self._holds_all = bool(model.jit_compile) or self._strategy.num_replicas_in_sync > 1
         self._update = always if self._holds_all else if_finite
         self._watch: Watch | None = None
-        self._seen = Seen()
+        self._seen = Seen(apart=True)
         self._step = native.compiled(model, self._watched_step, self.watching)
         self._function: Callable[[Any], Any] = self._guarded_step
 
@@ -99,6 +99,10 @@ class GuardedStep:
             return
         # Traced once for what it makes (the variables of metrics) and for what it writes.
         tf.function(self._guarded_step).get_concrete_function(tf.OptionalSpec(element_spec))
+        if self._seen.regrouped:
+            # A condition would part gradient and update, which TensorFlow may compute as one product.
+            self._update, self._holds_all = always, True
+            self._step = native.compiled(self.model, self._watched_step, self.watching)
         # What one step writes more than once, or out of our sight, no condition guards.
         held_all = self._holds_all or self._seen.updates != 1
         self._held = self._everything() if held_all else self._written_elsewhere()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,7 @@ class Shares:
         self.joined = [info for info in self.infos if _has_samples(info)]
         self.summed = [info for info in self.infos if not _has_samples(info)]
         self.exchanged: dict[str, Any] = {}
+        self._names = [str(info.key) for info in self.joined]
         self._kept = [i for i, info in enumerate(self.joined) if full and self._is_collectable(info)]
         for info in self.joined:
             if full and not self._is_collectable(info):
@@ -88,39 +89,47 @@ class Shares:
 
     # -- traced ---------------------------------------------------------------------------------
 
-    def together(self, patterns: Sequence[Any]) -> list[Any]:
+    def together(self, patterns: Sequence[Any], masks: Mapping[str, Any]) -> list[Any]:
         """Exchanges what is needed between the replicas; to be called outside of them.
 
         Args:
             patterns: bit patterns of what was collected, as they left the replicas.
+            masks: where values are no padding, by the name of the tensor.
 
         Returns:
             The sums over replicas of `summed`. What `merged` takes is in `exchanged`.
         """
-        totals, shares, values = self._strategy.run(self._on_replica, args=(list(patterns),))
+        totals, shares, values = self._strategy.run(self._on_replica, args=(list(patterns), dict(masks)))
         local = self._strategy.experimental_local_results
         shares = {name: local(share)[0] for name, share in shares.items()}
         parts = [local(value) for value in values]
         if self._several_workers and values:
             number, sizes = self._strategy.num_replicas_in_sync, shares["samples"]
-            parts = [tf.split(whole[0], sizes[:, i], num=number) for i, whole in enumerate(parts)]
+            parts = [
+                tf.split(whole[0], sizes[:, i], num=number)
+                for i, whole in zip(self._kept, parts, strict=True)
+            ]
         self.exchanged = shares | {"values": parts}
         return [local(total)[0] for total in totals]
 
     @tf.autograph.experimental.do_not_convert
-    def _on_replica(self, patterns: list[Any]) -> tuple[list[Any], dict[str, Any], list[Any]]:
+    def _on_replica(
+        self, patterns: list[Any], masks: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any], list[Any]]:
         context = tf.distribute.get_replica_context()
         tensors = [tf.bitcast(p, dtype) for p, dtype in zip(patterns, self._dtypes, strict=True)]
         joined = [tensor for info, tensor in zip(self.infos, tensors, strict=True) if _has_samples(info)]
         summed = [tensor for info, tensor in zip(self.infos, tensors, strict=True) if not _has_samples(info)]
         values = [joined[i] for i in self._kept]
-        moments, histograms = summaries.pack(self.joined, joined)
+        named = zip(self._names, joined, strict=True)
+        counted = [tf.boolean_mask(part, masks[name]) if name in masks else part for name, part in named]
+        moments, histograms = summaries.pack(self.joined, counted)
         share = {
             "replica": tf.convert_to_tensor(context.replica_id_in_sync_group),
             "moments": moments,
             "histograms": histograms,
             "nonfinite": _nonfinite_rows(self.summed, summed),
-            "samples": tf.stack([tf.shape(value)[0] for value in values]) if values else tf.zeros(0),
+            "samples": tf.stack([tf.shape(part)[0] for part in joined]) if joined else tf.zeros(0),
         }
         # TensorFlow (2.21) dies of gathering nothing from devices without a collective of their own.
         share = {name: part[None] for name, part in share.items() if 0 not in part.shape}
@@ -147,7 +156,7 @@ class Shares:
                 for i, parts in zip(self._kept, shares["values"], strict=True)
             },
             {key: count for key, count in counts.items() if count.any()},
-            (_UNEQUAL,) if np.ptp(moments[:, :, MOMENTS.index("count")], axis=0).any() else (),
+            (_UNEQUAL,) if np.ptp(np.asarray(shares.get("samples", [[0]])), axis=0).any() else (),
         )
 
 
@@ -160,8 +169,6 @@ def _in_global_batch(info: TensorInfo) -> TensorInfo:
     if not _has_samples(info):
         return dataclasses.replace(info, attrs={**info.attrs, "replicas": "summed, as the optimizer does"})
     shape, attrs = (None, *info.shape[1:]), {**info.attrs, "replicas": "samples of all replicas"}
-    if "mask" in attrs:
-        attrs["mask"] = "padding is part of the statistics"
     return dataclasses.replace(info, shape=shape, attrs=attrs)
 
 

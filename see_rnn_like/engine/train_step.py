@@ -310,7 +310,7 @@ class InstrumentedStep:
                 whole.sources[name] = inner.sources[name]
             return None
         shares = Shares(self.model.distribute_strategy, inner, self.level == "full")
-        totals = shares.together(bits)
+        totals = shares.together(bits, masks)
         whole.infos += shares.infos
         for info, total in zip(shares.summed, totals, strict=True):
             name = str(info.key)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
+from see_rnn_like.engine.aside import aside, is_regrouped
 from see_rnn_like.engine.taps import ByReplica, current_graph, numbered_role, replaced
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint
@@ -58,7 +59,8 @@ def watching(
     Yields:
         What is seen, by replica.
     """
-    watch: Watch = ByReplica(Seen)
+    # Under XLA nothing is looked at apart from the graph, see `aside`.
+    watch: Watch = ByReplica(functools.partial(Seen, not model.jit_compile))
     with contextlib.ExitStack() as stack:
         for point in points:
             stack.enter_context(replaced(point.source, "call", _watched_call(point, watch)))
@@ -75,29 +77,35 @@ class Seen:
     """What was seen of one step while it was traced (or run eagerly).
 
     Attributes:
+        apart: whether tensors are looked at apart from the graph, see `aside`.
         names: of the tensors, in execution order.
         peaks: their largest magnitudes, float64.
         decisive: the peaks that raise an alarm.
         calls: how often each layer was called, by its id.
         updates: how often an optimizer was given gradients.
+        regrouped: whether one of these may be regrouped with what the update does, see `aside`.
         written: ids of the handles of variables that may have been written before the update.
         graph: in which the step is traced; None for eager.
+        copies: made by `aside`.
     """
 
+    apart: bool
     names: list[str] = field(default_factory=list)
     peaks: list[Any] = field(default_factory=list)
     decisive: list[Any] = field(default_factory=list)
     calls: Counter[int] = field(default_factory=Counter)
     updates: int = 0
+    regrouped: bool = False
     written: set[int] = field(default_factory=set)
     graph: Any = field(default_factory=current_graph)
+    copies: dict[str, Any] = field(default_factory=dict)
 
     def see(self, name: str, tensor: Any) -> Any:
         """Notes the peak of a tensor and returns it; None for what is out of the step's sight."""
-        values = tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
+        values = values_of(tensor)
         if not values.dtype.is_floating or _graph_of(values) is not self.graph:
             return None
-        peak = peak_of(values)
+        peak = peak_of(aside(values, self.copies) if self.apart else values)
         self.names.append(name)
         self.peaks.append(peak)
         return peak
@@ -110,6 +118,11 @@ class Seen:
         """Float64 ``(1 + tensor,)``: 1 for an alarm, else 0, and the peaks."""
         alarm = tf.cast(tf.logical_not(self.finite()), tf.float64)
         return tf.stack([alarm, *self.peaks])
+
+
+def values_of(tensor: Any) -> Any:
+    """The values of a tensor that may be sparse."""
+    return tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
 
 
 #: What was seen of one step, by replica.
@@ -185,6 +198,7 @@ def _watched_apply(
             for gradient, variable in reversed(list(zip(grads, variables, strict=True)))
             if gradient is not None
         ]
+        seen.regrouped |= any(is_regrouped(values_of(one)) for one in grads if one is not None)
         seen.decisive += _unexcused(optimizer, [peak for peak in peaks if peak is not None])
         _build_optimizer(optimizer, variables)
         update(apply, (grads, variables), seen)

@@ -65,6 +65,8 @@ class OutputPoint:
 class Site:
     """One layer of a model, counted once however often it is called.
 
+    The two layers inside a `Bidirectional` belong to its site, also where they are used on their own.
+
     Attributes:
         path: unique path through nested models.
         layer: the `keras.Layer`.
@@ -136,8 +138,9 @@ def sites(model: Any) -> list[Site]:
     require_keras_model(model)
     found: list[Site] = []
     paths: Counter[str] = Counter()
-    seen: set[int] = set()
-    for path, layer in _walk(model, ""):
+    walked = list(_walk(model, ""))
+    seen = {id(inner) for _, layer in walked for inner in _directions(layer)}
+    for path, layer in walked:
         if id(layer) in seen:
             continue
         seen.add(id(layer))
@@ -219,18 +222,26 @@ def _has_own_weights(model: Any) -> bool:
     return any(id(v) not in inside for v in model.weights)
 
 
+def _directions(layer: Any) -> list[Any]:
+    """The two layers inside a `Bidirectional`; none for any other layer."""
+    if not isinstance(layer, keras.layers.Bidirectional):
+        return []
+    return [part.rnn for part in recurrent_parts(layer)]
+
+
 def _is_leaf(layer: Any) -> bool:
     return isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional | keras.layers.Wrapper)
 
 
 def _matching(found: Sequence[Site], item: Any) -> list[Site]:
     if not isinstance(item, str):
-        exact = [site for site in found if site.layer is item]
+        exact = [site for site in found if any(one is item for one in (site.layer, *_directions(site.layer)))]
         within = (
             {id(layer) for layer in item._flatten_layers()} if hasattr(item, "_flatten_layers") else set()
         )
         return exact or [site for site in found if id(site.layer) in within]
     exact = [site for site in found if item in (site.path, site.layer.name)]
+    exact = exact or [site for site in found if item in [one.name for one in _directions(site.layer)]]
     inside = [site for site in found if site.path.startswith(f"{item}/")]
     return exact or inside or [site for site in found if item and item in site.path]
 
