@@ -105,10 +105,8 @@ class Shares:
         parts = [local(value) for value in values]
         if self._several_workers and values:
             number, sizes = self._strategy.num_replicas_in_sync, shares["samples"]
-            parts = [
-                tf.split(whole[0], sizes[:, i], num=number)
-                for i, whole in zip(self._kept, parts, strict=True)
-            ]
+            kept = zip(self._kept, parts, strict=True)
+            parts = [tf.split(whole[0], sizes[:, i], num=number) for i, whole in kept]
         self.exchanged = shares | {"values": parts}
         return [local(total)[0] for total in totals]
 
