@@ -10,13 +10,18 @@ import os
 import socket
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from see_rnn_like import RNNMonitor, Run
+from see_rnn_like.engine.collect import Collected
+from see_rnn_like.engine.replicas import Shares
 from see_rnn_like.engine.workers import is_chief
 from see_rnn_like.errors import ArgumentError
+from see_rnn_like.history import TensorInfo
+from see_rnn_like.labels import TensorKey, output_dims
 
 CODE = """
 import functools, json, logging, os, sys, warnings
@@ -209,6 +214,20 @@ def test_a_failure_on_one_worker_ends_the_recording_on_all_and_nobody_waits(tmp_
     assert chief["strict"] == ["CaptureError", "the disk is full"]
     assert other["strict"][0] == "CaptureError"
     assert "another worker cannot record this step" in other["strict"][1]
+
+
+@pytest.mark.parametrize(("workers", "told"), [(1, []), (2, ["rnn/output:value"])])
+def test_values_whose_sizes_may_differ_between_workers_are_not_exchanged(workers, told):
+    seen = Collected()
+    for layer, shape in ("rnn", (None, None, 3)), ("head", (None, 1)):
+        key = TensorKey(layer, None, "output", "value")
+        seen.infos.append(TensorInfo(key, output_dims(len(shape)), shape))
+    extended = types.SimpleNamespace(worker_devices=["CPU:0"] * (2 // workers))
+    shares = Shares(types.SimpleNamespace(num_replicas_in_sync=2, extended=extended), seen, full=True)
+    assert [str(info.key) for info in shares.joined] == ["rnn/output:value", "head/output:value"]
+    assert [(note.kind, str(note.key)) for note in seen.notes] == [("not-kept-in-full", key) for key in told]
+    if told:
+        assert seen.notes[0].message.startswith("of rnn/output:value statistics are kept, but no values: ")
 
 
 def cluster(task, index, **jobs):

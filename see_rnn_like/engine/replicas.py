@@ -80,8 +80,9 @@ class Shares:
         self._kept = [i for i, info in enumerate(self.joined) if full and self._is_collectable(info)]
         for info in self.joined:
             if full and not self._is_collectable(info):
-                why = "sizes beside the number of samples, which may differ between workers, must be known"
-                seen.leave_out("not-kept-in-full", info.key, why)
+                why = "a size beside the number of samples is not known beforehand, workers may differ"
+                message = f"of {info.key} statistics are kept, but no values: {why}"
+                seen.notes.append(Note("not-kept-in-full", info.key, message))
 
     def _is_collectable(self, info: TensorInfo) -> bool:
         # Workers whose tensors do not fit together would break, not only the recording but the training.
