@@ -158,7 +158,9 @@ def _narrow(sums: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 def _alike_made_exact(sums: np.ndarray) -> np.ndarray:
     """Quick sums, those of values that are all the same made exact."""
-    alike = (sums[:, _MIN] == sums[:, _MAX]) & (np.abs(sums[:, _MAX]) < _SAFE[1])
+    # Extremes pass over NaN, sums do not.
+    alike = (sums[:, _MIN] == sums[:, _MAX]) & np.isfinite(sums[:, _SQUARES])
+    alike &= np.abs(sums[:, _MAX]) < _SAFE[1]
     sums[alike, _SUM] = sums[alike, _COUNT] * sums[alike, _MAX]
     sums[alike, _SQUARES] = sums[alike, _COUNT] * sums[alike, _MAX] ** 2
     return sums
