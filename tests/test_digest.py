@@ -115,6 +115,16 @@ def test_squares_that_leave_the_range_of_float32(size):
     np.testing.assert_allclose(moments[0, SQUARES], exact, rtol=1e-6)
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-4, 1e-2, 3e-2, 1e-1])
+def test_the_spread_of_values_that_hardly_differ(spread):
+    """As of the scale of a normalisation, which starts at ones."""
+    array = (0.9 * (1 + spread * rng.standard_normal((64, 300)))).astype("float32")
+    (moments,), _ = digested([(array, 3)])
+    found = stats.describe(moments, ("gate",))["std"]
+    exact = array.astype("float64").reshape(64, 3, 100).std((0, 2))
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-8)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(dtype):
     tensor = tf.cast(tf.constant(100 * rng.standard_normal((20, 30)), tf.float32), dtype)

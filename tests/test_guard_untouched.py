@@ -80,6 +80,51 @@ def test_every_kind_of_update_rounds_as_it_did(optimizer, jit):
     assert_untouched(build, xy=(x, data()[1]))
 
 
+def rate_times_product():
+    """``rate * (sum * rsqrt)``, the update of gamma."""
+    parts = [layers.Dense(8, use_bias=False), layers.BatchNormalization(), layers.ReLU(), layers.Dense(1)]
+    return keras.Sequential([keras.Input((6, 3)), layers.Flatten(), *parts])
+
+
+def sums_of_sums():
+    inputs, top, mean = keras.Input((6, 3)), layers.Dense(1), layers.GlobalAveragePooling1D()
+    rnn = layers.GRU(3, return_sequences=True)
+    one = rnn(inputs)
+    return keras.Model(inputs, layers.Add()([top(mean(t)) for t in (one, rnn(one), inputs)]))
+
+
+def with_momentum(make):
+    # By automatic names TensorFlow orders what it adds up.
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    model = make()
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize("make", [rate_times_product, sums_of_sums])
+def test_what_tensorflow_regroups_is_regrouped_with_a_guard_too(make):
+    """Sums and products in which every intermediate result has one consumer, an update's among them."""
+    plain, plain_history = assert_untouched(lambda: with_momentum(make), batch_size=8)
+    both, history = fitted(lambda: with_momentum(make), [RNNMonitor(every=2), NaNGuard()], batch_size=8)
+    assert different(state(plain), state(both)) == []
+    assert history == plain_history
+
+
+@pytest.mark.filterwarnings("ignore::see_rnn_like.NonFiniteWarning")
+def test_an_update_that_is_one_product_with_its_gradient_is_undone_whole():
+    """No condition parts the two: weights and slots are put back as they were."""
+    x, y = data(24)
+    y[16:] = np.nan
+    bare, guarded = with_momentum(rate_times_product), with_momentum(rate_times_product)
+    fit = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    bare.fit(x[:16], y[:16], **fit)
+    guard = NaNGuard("skip")
+    guarded.fit(x, y, **fit, callbacks=[guard])
+    assert guard.skipped == 1
+    assert different(state(bare), state(guarded)) == []
+
+
 def test_loss_scaling_and_its_overflows_are_left_to_the_optimizer():
     def build():
         keras.utils.set_random_seed(1)

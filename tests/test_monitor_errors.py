@@ -30,7 +30,7 @@ from see_rnn_like.store import SQLiteHistory
         ({"capture": []}, ValueError, "at least one of weights"),
         ({"layers": 3}, TypeError, "layers must be None for all.*got 3"),
         ({"layers": []}, TypeError, r"got \[\]"),
-        ({"level": "all"}, ValueError, "level must be one of 'stats', 'full'; got 'all'"),
+        ({"level": "all"}, ValueError, "level must be one of 'norms', 'stats', 'full'; got 'all'"),
         ({"on_nan": "ignore"}, ValueError, "on_nan must be one of 'warn', 'stop', 'raise'; got 'ignore'"),
         ({"max_bytes": 0}, ValueError, "max_bytes"),
     ],

@@ -128,15 +128,24 @@ def test_several_fits(case):
     assert [fit["first_step"] for fit in run.meta["fits"]] == [0, 5]
 
 
-def test_a_monitor_goes_on_with_a_second_model():
-    """The run goes on: steps are counted after those of the first model."""
+def trained_before(steps):
+    """A training of a model that has counted some steps already."""
+    model = small()
+    for x, y, _ in sliced(X, Y)[:steps]:
+        model.train_on_batch(x, y)
+    return on_arrays(model, X, Y, epochs=1)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_monitor_goes_on_with_a_second_model(before):
+    """The run goes on: steps are counted after those of the first model, whatever the second one counted."""
     monitor = RNNMonitor(every=2, level="full", strict=True)
     told = []
-    for _ in range(2):
-        bare, _ = fitted(lambda: on_arrays(small(), X, Y, epochs=1))
-        watched, _ = fitted(lambda: on_arrays(small(), X, Y, epochs=1), monitor)
+    for steps in (0, before):
+        bare, _ = fitted(lambda: trained_before(steps))  # noqa: B023
+        watched, _ = fitted(lambda: trained_before(steps), monitor)  # noqa: B023
         assert different(state(bare), state(watched)) == []
-        twin = fresh(lambda: on_arrays(small(), X, Y, epochs=1))
+        twin = fresh(lambda: trained_before(steps))  # noqa: B023
         told += Twin(twin.model, done=len(told)).steps(twin.batches[0])
     assert_recorded(monitor.run, told, every=2)
 

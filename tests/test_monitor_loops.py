@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from networks import data
-from taped import checked, momentum, on_arrays, on_batches, sliced, small
+from networks import data, different, state
+from taped import checked, fitted, momentum, on_arrays, on_batches, sliced, small
+
+from see_rnn_like import RNNMonitor, at
+from see_rnn_like.engine.train_step import InstrumentedStep
 
 X, Y = data()
 BATCHES = sliced(X, Y)
@@ -47,6 +50,23 @@ def test_data_of_unknown_length(steps, batches):
         return on_batches(model, unknown(fed), [*fed, *rest, *fed], epochs=2)
 
     checked(make, every=4, rtol=1e-3)
+
+
+def test_a_step_that_the_data_do_not_reach_is_not_compiled_for(monkeypatch):
+    """The last execution of 4 has one batch; its fourth step would be due."""
+    traced = []
+    trace = InstrumentedStep.trace
+    monkeypatch.setattr(InstrumentedStep, "trace", lambda *args: (traced.append(args), trace(*args)))
+    ends, runs = [], []
+    for schedule in (None, at([7]), at([3, 7])):
+        monitor = RNNMonitor(every=schedule or at([99]), strict=True)
+        model, _ = fitted(
+            lambda: on_arrays(small(steps_per_execution=4), X, Y, epochs=1), *([monitor] if schedule else [])
+        )
+        ends.append(state(model))
+        runs.append((monitor.run.steps, len(traced)))
+    assert runs == [([], 0), ([], 0), ([3], 1)]
+    assert different(ends[0], ends[1]) == different(ends[0], ends[2]) == []
 
 
 class Batches(keras.utils.PyDataset):

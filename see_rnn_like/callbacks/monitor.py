@@ -170,6 +170,7 @@ class RNNMonitor(keras.callbacks.Callback):
         self._offset = 0
         self._trained = self._record.steps_trained
         self._fit_is_new = True
+        self._model_is_new = False
         self._due_in_loop: bool | None = None
 
     @property
@@ -313,6 +314,7 @@ class RNNMonitor(keras.callbacks.Callback):
             # What was taken from, or failed on, another model says nothing of this one.
             self._probe_batch = checked_probe(self.probe, self.capture)
             self._probing = bool(self._captured(PROBED))
+            self._model_is_new = self.model is not None
         if self.probe != FIRST_BATCH and self._probe_batch is not None and model.built:
             require_fitting(model, self._probe_batch.x)
         super().set_model(model)
@@ -546,9 +548,11 @@ class RNNMonitor(keras.callbacks.Callback):
         if are_several(strategy):
             # The run file is known to the chief only; the steps that are due must be the same to all.
             self._trained = max(told_by_all(strategy, self._trained))
-        if self._steps_done() < self._trained and self._steps_done() == self._offset:
-            # A new optimizer counts from 0 again: its steps go on after those trained so far.
-            self._offset = self._trained
+        done = self._steps_done()
+        if done < self._trained and (self._model_is_new or done == self._offset):
+            # Another model, or an optimizer that counts from 0 again: steps go on after those trained so far.
+            self._offset += self._trained - done
+        self._model_is_new = False
         self._now = self._steps_done()
         self._guarded(self._record.begin_fit, self._now, params)
 

@@ -3,8 +3,9 @@
 Every pass over a tensor and every operation is paid in every recorded step. Therefore
 
 * sums are taken in the tensor's own type, which is exact to rounding while no square leaves the range of the
-  type. On the host it is seen where one may have, or where a value is not finite, and `stats` goes over that
-  tensor again; the same where there are zeros to be counted;
+  type. On the host it is seen where one may have, where a value is not finite, or where values differ too
+  little for their spread to be told from the sums, and `stats` goes over that tensor again; the same where
+  there are zeros to be counted;
 * small tensors of known size (weights, their gradients and updates) are laid side by side and reduced in one;
 * the histogram of a tensor of many values is that of a sample of them;
 * tensors that are the same values in another shape (as those of Flatten and Reshape) share their numbers.
@@ -28,6 +29,9 @@ _SMALL = 2**14
 
 #: Sizes of the largest value between which the sum of the squares of float32 numbers is good to rounding.
 _SAFE = (1e-12, 1e15)
+
+#: Below this share of the square of the mean, a variance from quick sums is none to rely on.
+_NARROW = 1e-3
 
 _COUNT, _HAS_ZERO, _SUM, _SQUARES, _MIN, _MAX = range(len(SUMS))
 _MOMENT_OF = {number: MOMENTS.index(name) for number, name in enumerate(SUMS) if name in MOMENTS}
@@ -97,6 +101,7 @@ class Digest:
 
     def _moments(self, sums: np.ndarray, values: Sequence[Any]) -> np.ndarray:
         """Moments ``(row, moment)``: the quick sums, the zeros counted, what may not hold computed again."""
+        sums = _alike_made_exact(sums)
         moments = np.zeros((len(sums), len(MOMENTS)))
         for number, column in _MOMENT_OF.items():
             moments[:, column] = sums[:, number]
@@ -141,10 +146,27 @@ def _rows(order: Sequence[int], gates: Sequence[int]) -> list[slice]:
 
 
 def _holds(sums: np.ndarray) -> np.ndarray:
-    """Whether quick sums ``(row, sum)`` are those of finite values whose squares all were in range."""
+    """Whether quick sums ``(row, sum)`` are those of finite values, squares in range, that differ enough."""
     largest = np.maximum(sums[:, _MAX], -sums[:, _MIN])
     in_range = (largest == 0) | ((_SAFE[0] < largest) & (largest < _SAFE[1]))
-    return in_range & np.isfinite(sums[:, _SQUARES])
+    finite = np.isfinite(sums[:, _SQUARES])
+    return in_range & finite & ((sums[:, _MIN] == sums[:, _MAX]) | ~_narrow(sums, finite & in_range))
+
+
+def _narrow(sums: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Whether values lie so close together that their variance is lost in the rounding of the sums."""
+    count, total, squares = (np.where(where, sums[:, i], 0.0) for i in (_COUNT, _SUM, _SQUARES))
+    return count * squares - total**2 < _NARROW * total**2
+
+
+def _alike_made_exact(sums: np.ndarray) -> np.ndarray:
+    """Quick sums, those of values that are all the same made exact."""
+    # Extremes pass over NaN, sums do not.
+    alike = (sums[:, _MIN] == sums[:, _MAX]) & np.isfinite(sums[:, _SQUARES])
+    alike &= np.abs(sums[:, _MAX]) < _SAFE[1]
+    sums[alike, _SUM] = sums[alike, _COUNT] * sums[alike, _MAX]
+    sums[alike, _SQUARES] = sums[alike, _COUNT] * sums[alike, _MAX] ** 2
+    return sums
 
 
 def _by_gate(tensor: Any, gates: int) -> np.ndarray:

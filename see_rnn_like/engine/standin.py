@@ -67,6 +67,7 @@ class StandIn:
         self.native = native
         self.recorder: Recorder | None = None
         self.guard: Guard | None = None
+        self._skip: Callable[[Any], Any] | None = None
         self._fit = getattr(model, "history", None)
 
     @property
@@ -85,7 +86,7 @@ class StandIn:
                 "another RNNMonitor records this step already; use one per fit (schedules combine with |, "
                 "layers and capture take several)"
             )
-        self.recorder = recorder
+        self.recorder, self._skip = recorder, recorder.step.skip
 
     def guard_by(self, guard: Guard) -> None:
         """Takes who guards.
@@ -117,6 +118,8 @@ class StandIn:
         if self.stale or not hasattr(iterator, "element_spec"):
             return self.native(iterator)
         self._prepare(iterator)
+        if self.recorder is not None and self.recorder.due(0):
+            self._trace(iterator)
         if self.guard is None and self.recorder is None:
             return self.native(iterator)
         return self._serve(iterator)
@@ -128,19 +131,23 @@ class StandIn:
         return logs
 
     def _prepare(self, iterator: Any) -> None:
-        """Compiles what this call needs; who cannot be served is told so and left out."""
+        """Compiles what guards this call; a guard that cannot be served is told so and left out."""
         if self.guard is not None:
             try:
                 self.guard.step.prepare(iterator.element_spec)
             except Exception as error:
                 self.guard.failed(error)
                 self.guard = None
-        if self.recorder is not None:
-            try:
-                self.recorder.step.trace(iterator, None if self.guard is None else self.guard.step)
-            except CaptureError as error:
-                self.recorder.failed(error)
-                self.recorder = None
+
+    def _trace(self, iterator: Any) -> bool:
+        """Compiles what records; a recorder that cannot be served is told so and left out, False then."""
+        assert self.recorder is not None
+        try:
+            self.recorder.step.trace(iterator, None if self.guard is None else self.guard.step)
+        except CaptureError as error:
+            self.recorder.failed(error)
+            self.recorder = None
+        return self.recorder is not None
 
     def _execute(self, iterator: Any) -> Any:
         logs: Any = None
@@ -150,16 +157,17 @@ class StandIn:
             except tf.errors.OutOfRangeError:
                 # Without any batch it is for Keras's function to say so: it counts a step even then.
                 return self.native(iterator) if logs is None else logs
-            logs, verdict = self._train(batch, position)
+            logs, verdict = self._train(batch, position, iterator)
             if self.guard is not None and verdict is not None:
                 logs, going_on = self.guard.judge(batch, logs, verdict)
                 if not going_on:
                     break
         return logs
 
-    def _train(self, batch: Any, position: int) -> tuple[Any, Verdict | None]:
+    def _train(self, batch: Any, position: int, iterator: Any) -> tuple[Any, Verdict | None]:
         """One step, recorded if it is due, guarded if there is a guard."""
-        if self.recorder is not None and self.recorder.due(position):
+        # Traced when its turn has come: the data may end before.
+        if self.recorder is not None and self.recorder.due(position) and self._trace(iterator):
             probed = self.recorder.before(batch)
             logs, recording, verdict = self.recorder.step.record(batch)
             if recording is not None:
@@ -167,8 +175,8 @@ class StandIn:
             return logs, verdict
         if self.guard is not None:
             return self.guard.step.run(batch)
-        assert self.recorder is not None
-        return self.recorder.step.skip(batch), None
+        assert self._skip is not None
+        return self._skip(batch), None
 
 
 class BatchStandIn(StandIn):
@@ -209,7 +217,7 @@ class BatchStandIn(StandIn):
             self.recorder.failed(error)
             return None
         if self.recorder.due(0):
-            self._prepare(batch)
+            self._trace(batch)
         else:
             self.recorder.step.signature(batch.element_spec)
             self.recorder = None
