@@ -164,6 +164,8 @@ def _alike_made_exact(sums: np.ndarray) -> np.ndarray:
     # Extremes pass over NaN, sums do not.
     alike = (sums[:, _MIN] == sums[:, _MAX]) & np.isfinite(sums[:, _SQUARES])
     alike &= np.abs(sums[:, _MAX]) < _SAFE[1]
+    # What TensorFlow lends is read-only.
+    sums = sums.copy()
     sums[alike, _SUM] = sums[alike, _COUNT] * sums[alike, _MAX]
     sums[alike, _SQUARES] = sums[alike, _COUNT] * sums[alike, _MAX] ** 2
     return sums
