@@ -99,7 +99,7 @@ class GuardedStep:
             return
         # Traced once for what it makes (the variables of metrics) and for what it writes.
         tf.function(self._guarded_step).get_concrete_function(tf.OptionalSpec(element_spec))
-        if self._seen.regrouped:
+        if self._seen.regrouped and not self._holds_all:
             # A condition would part gradient and update, which TensorFlow may compute as one product.
             self._update, self._holds_all = always, True
             self._step = native.compiled(self.model, self._watched_step, self.watching)
