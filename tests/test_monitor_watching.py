@@ -731,7 +731,7 @@ def test_a_failure_of_ours_switches_recording_off_and_training_goes_on(name, mon
 
     plain, model, monitor = small(), small(), RNNMonitor(every=1)
     expected = LOOPS[name](plain)
-    monkeypatch.setattr("see_rnn_like.engine.train_step.summaries.pack", failing)
+    monkeypatch.setattr("see_rnn_like.engine.recording.Digest", failing)
     with monitor.watching(model):
         results = loop(model)
     np.testing.assert_array_equal(results, expected)
