@@ -29,8 +29,27 @@ def _clean_slate(request):
     if hasattr(request.module, "keras"):
         request.module.keras.backend.clear_session()
         gc.collect()
-        # TensorFlow keeps the graphs of every model for ever (two per fit, some 40,000 objects): out of the
-        # way of later collections, which otherwise take longer and longer, up to a minute per test.
+        # The graphs of this module's models (see below) out of the way of later collections, which otherwise
+        # take longer and longer.
+        gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_let_go():
+    """Lets go of the graphs of a module's models.
+
+    TensorFlow keeps every graph in which `tf.custom_gradient` was used (two per fit of any Keras model, some
+    18 MB) for ever, in its registry of gradients: all tests together would need more memory than there is.
+    """
+    yield
+    if "keras" in sys.modules:
+        from tensorflow.python.framework import ops
+
+        registry = ops.gradient_registry._registry
+        for name in [name for name in registry if name.startswith("CustomGradient-")]:
+            del registry[name]
+        gc.unfreeze()
+        gc.collect()
         gc.freeze()
 
 
