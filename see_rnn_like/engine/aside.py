@@ -27,7 +27,9 @@ def aside(tensor: Any, copies: dict[str, Any]) -> Any:
         tensor: of the graph that is being traced, or eager.
         copies: those made so far in this graph, by the name of the original; is added to.
     """
-    if not is_regrouped(tensor):
+    # In half precision a product is rounded once where it is fused with the bias that is added to it, which a
+    # copy of the sum, a second consumer of the product, would keep from happening.
+    if tensor.dtype.size < 4 or not is_regrouped(tensor):
         return tensor
     tensor = _original(tensor)
     if tensor.name not in copies:
