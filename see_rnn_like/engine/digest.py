@@ -35,7 +35,7 @@ _NARROW = 1e-3
 
 _COUNT, _HAS_ZERO, _SUM, _SQUARES, _MIN, _MAX = range(len(SUMS))
 _MOMENT_OF = {number: MOMENTS.index(name) for number, name in enumerate(SUMS) if name in MOMENTS}
-_ZERO = MOMENTS.index("zero")
+_ZERO, _TOTAL, _SQUARE_TOTAL = (MOMENTS.index(name) for name in ("zero", "sum", "square_sum"))
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,17 @@ class Digest:
         moments = np.zeros((len(sums), len(MOMENTS)))
         for number, column in _MOMENT_OF.items():
             moments[:, column] = sums[:, number]
-        holds, has_zero = _holds(sums), sums[:, _HAS_ZERO] > 0
-        if holds.all() and not has_zero.any():
+        sound, has_zero = _sound(sums), sums[:, _HAS_ZERO] > 0
+        narrow = sound & _narrow(sums, sound)
+        if sound.all() and not (narrow | has_zero).any():
             return moments
         for gates, rows, tensor in zip(self._gates, self._rows, values, strict=True):
-            if not holds[rows].all():
+            if not sound[rows].all():
                 moments[rows] = stats.moments(_by_gate(tensor, gates), 1)
-            elif has_zero[rows].any():
+                continue
+            if narrow[rows].any():
+                moments[rows, _TOTAL], moments[rows, _SQUARE_TOTAL] = _wide_sums(_by_gate(tensor, gates))
+            if has_zero[rows].any():
                 moments[rows, _ZERO] = _zeros(_by_gate(tensor, gates))
         return moments
 
@@ -145,18 +149,24 @@ def _rows(order: Sequence[int], gates: Sequence[int]) -> list[slice]:
     return [found[i] for i in range(len(order))]
 
 
-def _holds(sums: np.ndarray) -> np.ndarray:
-    """Whether quick sums ``(row, sum)`` are those of finite values, squares in range, that differ enough."""
+def _sound(sums: np.ndarray) -> np.ndarray:
+    """Whether quick sums ``(row, sum)`` are those of finite values whose squares all were in range."""
     largest = np.maximum(sums[:, _MAX], -sums[:, _MIN])
     in_range = (largest == 0) | ((_SAFE[0] < largest) & (largest < _SAFE[1]))
-    finite = np.isfinite(sums[:, _SQUARES])
-    return in_range & finite & ((sums[:, _MIN] == sums[:, _MAX]) | ~_narrow(sums, finite & in_range))
+    return in_range & np.isfinite(sums[:, _SQUARES])
 
 
 def _narrow(sums: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Whether values lie so close together that their variance is lost in the rounding of the sums."""
+    """Whether values differ, but so little that their variance is lost in the rounding of the sums."""
     count, total, squares = (np.where(where, sums[:, i], 0.0) for i in (_COUNT, _SUM, _SQUARES))
-    return count * squares - total**2 < _NARROW * total**2
+    lost = count * squares - total**2 < _NARROW * total**2
+    return lost & (sums[:, _MIN] != sums[:, _MAX])
+
+
+def _wide_sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and sum of squares in float64, per gate of ``(place, gate, unit)``."""
+    wide = values.astype("float64")
+    return wide.sum((0, 2)), np.einsum("pgu,pgu->g", wide, wide)
 
 
 def _alike_made_exact(sums: np.ndarray) -> np.ndarray:
