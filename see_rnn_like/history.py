@@ -52,6 +52,11 @@ class TensorInfo:
         return self.coords.get("gate", ())
 
     @property
+    def rows(self) -> int:
+        """How many rows its statistics have: one per gate, one without gates."""
+        return max(len(self.gates), 1)
+
+    @property
     def derived(self) -> bool:
         """Whether it sums up another tensor of a recurrent layer, in few numbers that are always kept.
 
@@ -235,10 +240,10 @@ class History(ABC):
         sums = self.load(info.key, "moments")
         steps = [step for step, _ in sums]
         lead = ("step", "gate")
-        table = stats.describe(_stacked(sums, (max(len(info.gates), 1), len(stats.MOMENTS))), lead)
+        table = stats.describe(_stacked(sums, (info.rows, len(stats.MOMENTS))), lead)
         counts = dict(self.load(info.key, "histogram"))
         if counts:
-            missing = np.full((max(len(info.gates), 1), stats.BINS), np.nan)
+            missing = np.full((info.rows, stats.BINS), np.nan)
             table["histogram"] = ((*lead, "bin"), np.stack([counts.get(step, missing) for step in steps]))
             table = table.assign_coords(bin=stats.CENTERS)
         table = table.assign_coords(step=np.array(steps, "int64"))

@@ -17,7 +17,7 @@ import xarray as xr
 from see_rnn_like import bundle as bundles
 from see_rnn_like.callbacks.goodstates import GoodStates
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
-from see_rnn_like.engine.native import step_counter
+from see_rnn_like.engine.native import inner_optimizer, step_counter
 from see_rnn_like.engine.standin import Guard, StandIn, stand_in
 from see_rnn_like.engine.watch import optimizers_of
 from see_rnn_like.errors import (
@@ -314,8 +314,7 @@ def _trail(peaks: list[dict[str, float]], step: int) -> xr.DataArray:
 
 
 def _require_settable_rate(model: Any) -> None:
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    rate = getattr(optimizer, "_learning_rate", None)
+    rate = getattr(inner_optimizer(model.optimizer), "_learning_rate", None)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         raise ArgumentError(
             "learning_rate_factor lowers a fixed learning rate; this optimizer follows "

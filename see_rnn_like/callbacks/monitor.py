@@ -490,7 +490,7 @@ class RNNMonitor(keras.callbacks.Callback):
             self._alarm(nonfinite.summary(alarms))
 
     def _alarm(self, message: str) -> None:
-        """Warns, stops or raises: something was not finite that was in this fit before."""
+        """Warns, stops or raises: something is not finite that had been in this fit until now."""
         if self.on_nan == "raise":
             raise NonFiniteError(message)
         if self.on_nan == "stop":

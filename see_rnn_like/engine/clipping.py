@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from see_rnn_like.engine.collect import Collected, Note, weight_info
 from see_rnn_like.engine.losses import unscaled
+from see_rnn_like.engine.native import inner_optimizer
 from see_rnn_like.engine.taps import GradientTaps
 from see_rnn_like.models.layout import WeightSlot
 
@@ -22,14 +23,14 @@ _SUMMED = "every replica clips its own before they are summed"
 
 def clips_of(optimizer: Any) -> list[str]:
     """Names of the settings by which an optimizer clips gradients."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_optimizer(optimizer)
     return [n for n in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(inner, n, None)]
 
 
 def accumulates(optimizer: Any) -> int | None:
     """Over how many micro-steps an optimizer accumulates gradients; None if it does not."""
     # Keras 3.0 has none.
-    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "gradient_accumulation_steps", None)
+    return getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None)
 
 
 def received_by(optimizer: Any, gradients: GradientTaps, scale: Any) -> list[Pair]:
@@ -65,7 +66,7 @@ def collect_applied(
     """
     if not received:
         return
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_optimizer(optimizer)
     clipped = inner._clip_gradients([gradient for gradient, _ in received])
     applied = {id(variable): g for g, (_, variable) in zip(clipped, received, strict=True)}
     attrs = {**attrs, "as": "applied by the optimizer", "clipping": f"after {', '.join(clips_of(optimizer))}"}

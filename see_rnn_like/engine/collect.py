@@ -9,7 +9,14 @@ from typing import Any
 import tensorflow as tf
 
 from see_rnn_like.engine.losses import unscaled
-from see_rnn_like.engine.taps import GradientTaps, LossTaps, OutputTaps, TappedOutput, numbered_role
+from see_rnn_like.engine.taps import (
+    GradientTaps,
+    LossTaps,
+    OutputTaps,
+    TappedOutput,
+    numbered_role,
+    values_of,
+)
 from see_rnn_like.errors import CaptureError
 from see_rnn_like.history import TensorInfo
 from see_rnn_like.labels import TensorKey, output_dims, weight_dims
@@ -210,5 +217,5 @@ _RESHAPING = frozenset({"Identity", "IdentityN", "Reshape", "StopGradient"})
 
 
 def _is_reachable(tensor: Any) -> bool:
-    values = tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
+    values = values_of(tensor)
     return not tf.is_symbolic_tensor(values) or values.graph is tf.compat.v1.get_default_graph()

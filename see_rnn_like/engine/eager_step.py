@@ -31,7 +31,7 @@ from see_rnn_like.engine.collect import (
     scale_attrs,
     weight_info,
 )
-from see_rnn_like.engine.native import step_counter
+from see_rnn_like.engine.native import inner_optimizer, step_counter
 from see_rnn_like.engine.recording import Reading, Recording
 from see_rnn_like.engine.taps import (
     GradientTaps,
@@ -336,7 +336,7 @@ class LoopSteps:
 
     def rate_of_last(self, held: Before) -> Any:
         """The learning rate of the step just taken: of a schedule that before it, else the one there is."""
-        inner = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        inner = inner_optimizer(self.model.optimizer)
         schedules = keras.optimizers.schedules.LearningRateSchedule
         if isinstance(getattr(inner, "_learning_rate", None), schedules):
             return held.rate

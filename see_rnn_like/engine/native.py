@@ -164,12 +164,17 @@ def _tensor(item: Any) -> Any:
 _TENSORS = (tf.Tensor, tf.SparseTensor, tf.RaggedTensor)
 
 
+def inner_optimizer(optimizer: Any) -> Any:
+    """The optimizer that updates the weights: that inside of a LossScaleOptimizer, or the one given."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def step_counter(optimizer: Any) -> Any:
     """The variable in which an optimizer counts training steps.
 
     Under gradient accumulation these are the micro-steps (`optimizer.iterations` then counts the updates);
     under loss scaling a skipped step is not counted.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_optimizer(optimizer)
     # Keras 3.0 has no accumulation and one public counter.
     return inner._iterations if hasattr(inner, "_iterations") else inner.iterations

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from see_rnn_like.engine import programs
 from see_rnn_like.engine.losses import compiled_loss, forward, scaled, unscaled
+from see_rnn_like.engine.native import inner_optimizer
 from see_rnn_like.engine.programs import Request, optimizer_of
 from see_rnn_like.engine.taps import replaced
 from see_rnn_like.models.layout import is_variable
@@ -320,11 +321,11 @@ def _by_id(sources: Sequence[Any], gradients: Sequence[Any]) -> dict[int, Any]:
 
 
 def _clips_globally(optimizer: Any) -> bool:
-    return bool(getattr(getattr(optimizer, "inner_optimizer", optimizer), "global_clipnorm", None))
+    return bool(getattr(inner_optimizer(optimizer), "global_clipnorm", None))
 
 
 def _clipped(optimizer: Any, gradients: dict[int, Any], groups: Sequence[Sequence[Any]]) -> dict[int, Any]:
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_optimizer(optimizer)
     clipped: dict[int, Any] = {}
     for group in groups:
         # Asked for twice, a tensor still counts once in a common norm.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from see_rnn_like.engine.native import inner_optimizer
 from see_rnn_like.engine.untouched import (
     metric_variables,
     state_variables,
@@ -146,7 +147,7 @@ def _form(model: Any) -> tuple[Any, ...]:
     Plain attributes of every layer are part of it (rates, flags, activations), so that changing one is seen.
     """
     optimizer = optimizer_of(model)
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = inner_optimizer(optimizer)
     compiled = (
         _reference(optimizer),
         # A loss scale is a constant until the optimizer is built, then a variable.

@@ -95,7 +95,7 @@ class Reading:
         items = [
             Item(
                 collected.tensors[name],
-                max(len(info.gates), 1),
+                info.rows,
                 collected.masks.get(name),
                 collected.sources[name],
             )

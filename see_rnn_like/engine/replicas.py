@@ -173,7 +173,7 @@ def _in_global_batch(info: TensorInfo) -> TensorInfo:
 
 def _nonfinite_rows(infos: Sequence[TensorInfo], tensors: Sequence[Any]) -> Any:
     """Counts of NaN and of Inf, int32 ``(row, 2)``; a row per tensor and gate."""
-    rows = [_nonfinite(tensor, summaries.rows_of(info)) for info, tensor in zip(infos, tensors, strict=True)]
+    rows = [_nonfinite(tensor, info.rows) for info, tensor in zip(infos, tensors, strict=True)]
     return tf.concat([tf.zeros((0, 2), tf.int32), *rows], axis=0)
 
 
@@ -185,5 +185,5 @@ def _nonfinite(tensor: Any, gates: int) -> Any:
 
 def _by_tensor(infos: Sequence[TensorInfo], counts: np.ndarray) -> dict[TensorKey, np.ndarray]:
     """Splits ``(replica, row, kind)`` into key → ``(replica, gate, kind)``."""
-    ends = np.cumsum([summaries.rows_of(info) for info in infos])[:-1]
+    ends = np.cumsum([info.rows for info in infos])[:-1]
     return dict(zip([info.key for info in infos], np.split(counts, ends, axis=1), strict=False))

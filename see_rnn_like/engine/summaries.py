@@ -33,7 +33,7 @@ def pack(infos: Sequence[TensorInfo], tensors: Sequence[Any]) -> tuple[Any, Any]
     """
     if not infos:
         return tf.zeros((0, len(MOMENTS)), tf.float64), tf.zeros((0, BINS), tf.int32)
-    pairs = [summarize(tensor, rows_of(info)) for info, tensor in zip(infos, tensors, strict=True)]
+    pairs = [summarize(tensor, info.rows) for info, tensor in zip(infos, tensors, strict=True)]
     return tf.concat([moments for moments, _ in pairs], 0), tf.concat([counts for _, counts in pairs], 0)
 
 
@@ -46,16 +46,11 @@ def unpack(
         Key → float64 ``(gate, moment)``, and key → int64 ``(gate, bin)``; one row without gates.
     """
     keys = [info.key for info in infos]
-    ends = np.cumsum([rows_of(info) for info in infos])[:-1]
+    ends = np.cumsum([info.rows for info in infos])[:-1]
     counts = np.split(np.asarray(histograms).astype("int64"), ends)
     return dict(zip(keys, np.split(np.asarray(moments), ends), strict=False)), dict(
         zip(keys, counts, strict=False)
     )
-
-
-def rows_of(info: TensorInfo) -> int:
-    """How many rows a tensor has in `pack`."""
-    return max(len(info.gates), 1)
 
 
 def summarize(tensor: Any, gates: int = 1) -> tuple[Any, Any]:

@@ -187,6 +187,11 @@ def current_graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
+def values_of(tensor: Any) -> Any:
+    """The values of a tensor that may be sparse."""
+    return tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
+
+
 def numbered_role(name: str, index: int, call: int) -> str:
     """The role of a tensor: further ones of a call append ``_1``, …, those of further calls ``@1``, …."""
     return name + (f"_{index}" if index else "") + (f"@{call}" if call else "")

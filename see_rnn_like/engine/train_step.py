@@ -40,7 +40,7 @@ from see_rnn_like.engine.collect import (
     weight_info,
 )
 from see_rnn_like.engine.guarded import GuardedStep, Verdict
-from see_rnn_like.engine.native import data_of, step_counter
+from see_rnn_like.engine.native import data_of, inner_optimizer, step_counter
 from see_rnn_like.engine.recording import Reading, Recording
 from see_rnn_like.engine.replicas import Shares
 from see_rnn_like.engine.taps import (
@@ -355,7 +355,8 @@ class InstrumentedStep:
 
         For statistics alone, one of several tensors of the same values will do.
         """
-        tensors = [_dense(tensor) for tensor in self._collected.tensors.values()]
+        # Sparse gradients leave it dense.
+        tensors = [tf.convert_to_tensor(tensor) for tensor in self._collected.tensors.values()]
         if self.level != "full":
             first: dict[Hashable, Any] = {}
             sources = self._collected.sources.values()
@@ -480,8 +481,8 @@ _STATEFUL_RANDOM = {
 
 def learning_rate(optimizer: Any) -> Any:
     """The learning rate of the step that comes next, schedules followed; NaN for none."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return tf.identity(tf.cast(getattr(inner, "learning_rate", np.nan), tf.float32))
+    rate = getattr(inner_optimizer(optimizer), "learning_rate", np.nan)
+    return tf.identity(tf.cast(rate, tf.float32))
 
 
 def _on_batch(model: Any, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -514,7 +515,3 @@ def _from_bits(pattern: Any, like: Any) -> Any:
     if isinstance(pattern, tf.IndexedSlices):
         return tf.IndexedSlices(tf.bitcast(pattern.values, dtype), pattern.indices, pattern.dense_shape)
     return tf.bitcast(pattern, dtype)
-
-
-def _dense(tensor: Any) -> Any:
-    return tf.convert_to_tensor(tensor) if isinstance(tensor, tf.IndexedSlices) else tensor

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from see_rnn_like.engine.aside import aside, is_regrouped
-from see_rnn_like.engine.taps import ByReplica, current_graph, numbered_role, replaced
+from see_rnn_like.engine.taps import ByReplica, current_graph, numbered_role, replaced, values_of
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.models.layout import OutputPoint
 
@@ -118,11 +118,6 @@ class Seen:
         """Float64 ``(1 + tensor,)``: 1 for an alarm, else 0, and the peaks."""
         alarm = tf.cast(tf.logical_not(self.finite()), tf.float64)
         return tf.stack([alarm, *self.peaks])
-
-
-def values_of(tensor: Any) -> Any:
-    """The values of a tensor that may be sparse."""
-    return tensor.values if isinstance(tensor, tf.IndexedSlices) else tensor
 
 
 #: What was seen of one step, by replica.

@@ -148,7 +148,7 @@ def array_from_row(row: tuple[Any, ...], info: TensorInfo, field: str, step: int
 def _expected_shape(info: TensorInfo, field: str) -> tuple[int | None, ...]:
     if field == "value":
         return tuple(len(info.coords[dim]) if dim in info.coords else None for dim in info.dims)
-    return max(len(info.gates), 1), len(stats.MOMENTS) if field == "moments" else stats.BINS
+    return info.rows, len(stats.MOMENTS) if field == "moments" else stats.BINS
 
 
 def snapshot_row(snapshot: Snapshot) -> tuple[int, int, float, float, str]:
