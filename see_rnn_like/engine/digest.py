@@ -6,7 +6,8 @@ Every pass over a tensor and every operation is paid in every recorded step. The
   type. On the host it is seen where one may have, where a value is not finite, or where values differ too
   little for their spread to be told from the sums, and `stats` goes over that tensor again; the same where
   there are zeros to be counted;
-* small tensors of known size (weights, their gradients and updates) are laid side by side and reduced in one;
+* small tensors of known size (weights, their gradients, their updates) are laid side by side and reduced in
+  one; those that are there early, while the step goes on;
 * the histogram of a tensor of many values is that of a sample of them;
 * tensors that are the same values in another shape (as those of Flatten and Reshape) share their numbers.
 """
@@ -27,15 +28,15 @@ from see_rnn_like.stats import BINS, EXPONENTS, MOMENTS
 #: Tensors of known size are laid side by side up to this many values.
 _SMALL = 2**14
 
-#: Sizes of the largest value between which the sum of the squares of float32 numbers is good to rounding.
-_SAFE = (1e-12, 1e15)
+#: Sums of squares between which those of float32 numbers are good to rounding: no square has left the range.
+_SAFE = (1e-24, 1e30)
 
 #: Below this share of the square of the mean, a variance from quick sums is none to rely on.
 _NARROW = 1e-3
 
-_COUNT, _HAS_ZERO, _SUM, _SQUARES, _MIN, _MAX = range(len(SUMS))
-_MOMENT_OF = {number: MOMENTS.index(name) for number, name in enumerate(SUMS) if name in MOMENTS}
-_ZERO, _TOTAL, _SQUARE_TOTAL = (MOMENTS.index(name) for name in ("zero", "sum", "square_sum"))
+#: Where each of the quick sums goes.
+_COLUMNS = [MOMENTS.index("zero" if name == "has_zero" else name) for name in SUMS]
+_COUNT, _ZERO, _SUM, _SQUARES, _MIN, _MAX = _COLUMNS
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class Item:
         gates: number of gates.
         mask: bool over the leading axes, False where there is padding; None without.
         source: equal for items that hold the same values.
+        ready: equal for items that the step has ready at about the same time.
     """
 
     tensor: Any
     gates: int
     mask: Any
     source: Hashable
+    ready: Hashable = None
 
 
 class Digest:
@@ -73,8 +76,10 @@ class Digest:
         distinct = [items[part.index(i)] for i in range(len(number))]
         self._gates = [item.gates for item in distinct]
         values = [_values(item) for item in distinct]
-        groups = _grouped(values, self._gates)
-        self._rows = _rows([i for group in groups for i in group], self._gates)
+        groups = _grouped(values, self._gates, [item.ready for item in distinct])
+        order = [i for group in groups for i in group]
+        self._rows = _rows(order, self._gates)
+        self._tensor_of_row = np.repeat(order, [self._gates[i] for i in order])
         self.rows = [self._rows[i] for i in part]
         reductions = [_reduction([(values[i], self._gates[i]) for i in group]) for group in groups]
         patterns = [reduction.patterns() for reduction in reductions] if histograms else []
@@ -101,22 +106,24 @@ class Digest:
 
     def _moments(self, sums: np.ndarray, values: Sequence[Any]) -> np.ndarray:
         """Moments ``(row, moment)``: the quick sums, the zeros counted, what may not hold computed again."""
-        sums = _alike_made_exact(sums)
         moments = np.zeros((len(sums), len(MOMENTS)))
-        for number, column in _MOMENT_OF.items():
-            moments[:, column] = sums[:, number]
-        sound, has_zero = _sound(sums), sums[:, _HAS_ZERO] > 0
-        narrow = sound & _narrow(sums, sound)
-        if sound.all() and not (narrow | has_zero).any():
-            return moments
-        for gates, rows, tensor in zip(self._gates, self._rows, values, strict=True):
+        moments[:, _COLUMNS] = sums
+        with np.errstate(over="ignore", invalid="ignore"):
+            sound, alike = _sound(moments)
+            _make_exact(moments, alike)
+            narrow = sound & _narrow(moments)
+        narrow &= ~alike
+        has_zero = moments[:, _ZERO] > 0
+        has_zero &= ~alike
+        for i in np.unique(self._tensor_of_row[~sound | narrow | has_zero]).tolist():
+            rows, array = self._rows[i], _by_gate(values[i], self._gates[i])
             if not sound[rows].all():
-                moments[rows] = stats.moments(_by_gate(tensor, gates), 1)
+                moments[rows] = stats.moments(array, 1)
                 continue
             if narrow[rows].any():
-                moments[rows, _TOTAL], moments[rows, _SQUARE_TOTAL] = _wide_sums(_by_gate(tensor, gates))
+                moments[rows, _SUM], moments[rows, _SQUARES] = _wide_sums(array)
             if has_zero[rows].any():
-                moments[rows, _ZERO] = _zeros(_by_gate(tensor, gates))
+                moments[rows, _ZERO] = _zeros(array)
         return moments
 
 
@@ -126,16 +133,16 @@ def _values(item: Item) -> Any:
     return tf.cast(kept, tf.float32) if kept.dtype in (tf.float16, tf.bfloat16) else kept
 
 
-def _grouped(tensors: Sequence[Any], gates: Sequence[int]) -> list[list[int]]:
-    """Small ones of one type and one number of units together, all others by themselves."""
+def _grouped(tensors: Sequence[Any], gates: Sequence[int], ready: Sequence[Hashable]) -> list[list[int]]:
+    """Small ones of one type, time and number of units together, all others by themselves."""
     small = [i for i, tensor in enumerate(tensors) if tensor.shape.num_elements() in range(1, _SMALL + 1)]
+    kinds = {i: (tensors[i].dtype, ready[i]) for i in small}
     units = {i: units_of(tensors[i], gates[i]) for i in small}
     together: dict[Hashable, list[int]] = {}
     for i in small:
-        dtype = tensors[i].dtype
         # Those without gates fit everywhere.
-        usual = max(units[j] for j in small if tensors[j].dtype == dtype)
-        together.setdefault((dtype, units[i] or usual), []).append(i)
+        usual = max(units[j] for j in small if kinds[j] == kinds[i])
+        together.setdefault((kinds[i], units[i] or usual), []).append(i)
     return [*together.values(), *([i] for i in range(len(tensors)) if i not in units)]
 
 
@@ -149,36 +156,36 @@ def _rows(order: Sequence[int], gates: Sequence[int]) -> list[slice]:
     return [found[i] for i in range(len(order))]
 
 
-def _sound(sums: np.ndarray) -> np.ndarray:
-    """Whether quick sums ``(row, sum)`` are those of finite values whose squares all were in range."""
-    largest = np.maximum(sums[:, _MAX], -sums[:, _MIN])
-    in_range = (largest == 0) | ((_SAFE[0] < largest) & (largest < _SAFE[1]))
-    return in_range & np.isfinite(sums[:, _SQUARES])
+def _sound(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows whose quick sums hold, being of finite values whose squares were in range; and of values all alike.
+
+    Those can be made exact whatever the values are.
+    """
+    squares = moments[:, _SQUARES]
+    # Extremes pass over NaN, sums do not.
+    in_range = squares < _SAFE[1]
+    alike = in_range & (moments[:, _MIN] == moments[:, _MAX])
+    return in_range & (squares > _SAFE[0]) | alike, alike
 
 
-def _narrow(sums: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Whether values differ, but so little that their variance is lost in the rounding of the sums."""
-    count, total, squares = (np.where(where, sums[:, i], 0.0) for i in (_COUNT, _SUM, _SQUARES))
-    lost = count * squares - total**2 < _NARROW * total**2
-    return lost & (sums[:, _MIN] != sums[:, _MAX])
+def _make_exact(moments: np.ndarray, alike: np.ndarray) -> None:
+    """Makes quick sums exact where values are all alike."""
+    count, value, total = moments[:, _COUNT], moments[:, _MAX], moments[:, _SUM]
+    np.multiply(count, value, out=total, where=alike)
+    np.multiply(total, value, out=moments[:, _SQUARES], where=alike)
+    np.multiply(count, moments[:, _ZERO], out=moments[:, _ZERO], where=alike)
+
+
+def _narrow(moments: np.ndarray) -> np.ndarray:
+    """Rows of values that differ so little, if at all, that their variance is lost in the rounding of the sums."""
+    square_of_total = moments[:, _SUM] ** 2
+    return moments[:, _COUNT] * moments[:, _SQUARES] < (1 + _NARROW) * square_of_total
 
 
 def _wide_sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum and sum of squares in float64, per gate of ``(place, gate, unit)``."""
     wide = values.astype("float64")
     return wide.sum((0, 2)), np.einsum("pgu,pgu->g", wide, wide)
-
-
-def _alike_made_exact(sums: np.ndarray) -> np.ndarray:
-    """Quick sums, those of values that are all the same made exact."""
-    # Extremes pass over NaN, sums do not.
-    alike = (sums[:, _MIN] == sums[:, _MAX]) & np.isfinite(sums[:, _SQUARES])
-    alike &= np.abs(sums[:, _MAX]) < _SAFE[1]
-    # What TensorFlow lends is read-only.
-    sums = sums.copy()
-    sums[alike, _SUM] = sums[alike, _COUNT] * sums[alike, _MAX]
-    sums[alike, _SQUARES] = sums[alike, _COUNT] * sums[alike, _MAX] ** 2
-    return sums
 
 
 def _by_gate(tensor: Any, gates: int) -> np.ndarray:

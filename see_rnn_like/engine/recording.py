@@ -98,6 +98,7 @@ class Reading:
                 info.rows,
                 collected.masks.get(name),
                 collected.sources[name],
+                info.key.kind,
             )
             for info, name in ((info, str(info.key)) for info in collected.held)
         ]
