@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from made_up_snapshots import GATES, INFOS, KERNEL, LOSS, OUTPUT, assert_whole, snapshot
+from made_up_snapshots import GATES, INFOS, KERNEL, LOSS, OUTPUT, assert_whole, in_rows, snapshot
 
 from see_rnn_like import stats
 from see_rnn_like.errors import (
@@ -25,7 +25,7 @@ from see_rnn_like.errors import (
     StoreError,
     UnknownTensorError,
 )
-from see_rnn_like.history import Event, Snapshot, TensorInfo
+from see_rnn_like.history import Event, Rows, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.store import SQLiteHistory, codec
 from see_rnn_like.store.files import PAGE_SIZE
@@ -560,9 +560,7 @@ def test_writer_and_reader_can_be_used_from_many_threads_at_once(history):
     assert history.steps == list(range(60))
 
 
-def test_rows_of_one_block_are_kept_as_arrays_of_their_own_are():
-    from see_rnn_like.history import Rows
-
+def test_rows_of_one_block_read_back_as_arrays_of_their_own_do():
     rng = np.random.default_rng(0)
     gates = {"gate": ("update", "reset", "new")}
     infos = [
@@ -587,8 +585,74 @@ def test_rows_of_one_block_are_kept_as_arrays_of_their_own_are():
             ((_, one),), ((_, other),) = (history.load(info.key, field) for history in histories)
             np.testing.assert_array_equal(one, other)
             assert one.dtype == other.dtype
-    sizes = "SELECT moments_bytes, histogram_bytes FROM snapshots"
-    assert histories[0]._read(sizes) == histories[1]._read(sizes)
-    wrong = Rows(moments, places | {infos[0].key: slice(0, 2)})
-    with pytest.raises(CaptureError, match=r"must have shape \(3, 8\); got \(2, 8\)"):
-        histories[0].append(Snapshot(1, 0, 0.0, 0.0, wrong, {}))
+    assert [len(history._read("SELECT 1 FROM blocks")) for history in histories] == [2, 0]
+    assert [len(history._read("SELECT 1 FROM arrays")) for history in histories] == [0, 6]
+    (sizes,) = histories[0]._read("SELECT moments_bytes, histogram_bytes FROM snapshots")
+    # One count of 70,000 takes 4 bytes of all counts of the block.
+    assert sizes == (moments.size * 8, counts.size * 4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "place", "message"),
+    [
+        (8, slice(0, 2), r"the statistics of 'loss:value' need 1 rows; got 0 to 2 of 5"),
+        (8, slice(5, 6), r"the statistics of 'loss:value' need 1 rows; got 5 to 6 of 5"),
+        (8, slice(-1, 0), r"the statistics of 'loss:value' need 1 rows; got -1 to 0 of 5"),
+        (7, slice(0, 1), r"a block of moments must have shape \(row, 8\); got \(5, 7\)"),
+    ],
+)
+def test_a_block_that_does_not_fit_its_tensors_is_refused(history, columns, place, message):
+    block = np.ones((5, columns))
+    with pytest.raises(CaptureError, match=message):
+        history.append(Snapshot(1, 0, 0.0, 0.0, Rows(block, {LOSS: place}), {}))
+    assert history.steps == []
+    history.append(Snapshot(1, 0, 0.0, 0.0, Rows(np.ones((5, 8)), {LOSS: slice(4, 5)}), {}))
+    assert history.steps == [1]
+
+
+def test_a_shorter_block_in_the_same_places_is_refused(history):
+    places = {LOSS: slice(4, 5)}
+    history.append(Snapshot(0, 0, 0.0, 0.0, Rows(np.ones((5, 8)), places), {}))
+    with pytest.raises(CaptureError, match=r"need 1 rows; got 4 to 5 of 4"):
+        history.append(Snapshot(1, 0, 0.0, 0.0, Rows(np.ones((4, 8)), places), {}))
+
+
+def test_tensors_that_come_and_go_are_read_by_the_layout_of_each_step(history):
+    by_step = [(KERNEL, OUTPUT, LOSS), (LOSS,), (OUTPUT, LOSS), (KERNEL, OUTPUT, LOSS)]
+    for step, keys in enumerate(by_step):
+        moments = in_rows({key: snapshot(2 * step).moments[key] for key in keys})
+        history.append(Snapshot(step, 0, 0.0, 0.0, moments, {}))
+    assert len(history._read("SELECT 1 FROM layouts")) == 3
+    for key in (KERNEL, OUTPUT, LOSS):
+        pairs = history.load(key, "moments")
+        assert [step for step, _ in pairs] == [step for step, keys in enumerate(by_step) if key in keys]
+        for step, array in pairs:
+            np.testing.assert_array_equal(array, snapshot(2 * step).moments[key])
+    assert history.load(LOSS, "histogram") == []
+
+
+def test_a_block_that_was_written_anew_since_it_was_read_is_read_anew(tmp_path):
+    """A step that was thinned out can come again, with its tensors in other rows."""
+    writer = SQLiteHistory.create(tmp_path / "run.sqlite")
+    writer.declare(INFOS)
+    reader = SQLiteHistory.open(tmp_path / "run.sqlite")
+    for order in ((OUTPUT, LOSS), (LOSS, OUTPUT)):
+        moments = {key: snapshot(0).moments[key] for key in order}
+        writer.append(Snapshot(0, 0, 0.0, 0.0, in_rows(moments), {}))
+        for history in (writer, reader):
+            for key in order:
+                np.testing.assert_array_equal(history.load(key, "moments")[0][1], moments[key])
+        with writer._transaction() as db:
+            db.execute("DELETE FROM snapshots")
+            db.execute("DELETE FROM blocks")
+    assert reader.load(LOSS, "moments") == []
+
+
+def test_a_layout_that_was_undone_with_its_transaction_is_written_again(history, monkeypatch):
+    moments = in_rows({LOSS: snapshot(0).moments[LOSS]})
+    with monkeypatch.context() as patch:
+        patch.setattr("see_rnn_like.store.sqlite._insert_snapshot", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            history.append(Snapshot(0, 0, 0.0, 0.0, moments, {}))
+    history.append(Snapshot(0, 0, 0.0, 0.0, moments, {}))
+    np.testing.assert_array_equal(history.load(LOSS, "moments")[0][1], moments[LOSS])

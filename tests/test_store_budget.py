@@ -21,7 +21,8 @@ ANY = TensorKey.parse("any:value")
 def stored_bytes(history):
     """Bytes of all arrays, counted from the tables themselves."""
     with history._reading() as db:
-        return db.execute("SELECT ifnull(sum(length(data)), 0) FROM arrays").fetchone()[0]
+        sizes = "SELECT length(data) AS size FROM arrays UNION ALL SELECT length(data) FROM blocks"
+        return db.execute(f"SELECT ifnull(sum(size), 0) FROM ({sizes})").fetchone()[0]
 
 
 def steps_with(history, what, key=ANY):

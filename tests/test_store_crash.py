@@ -515,7 +515,7 @@ def test_a_write_that_the_system_refuses_loses_no_completed_snapshot(tmp_path):
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "history = SQLiteHistory.create(sys.argv[1])\n"
         "history.declare(INFOS)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, resource.RLIM_INFINITY))\n"
         "step = 0\n"
         "try:\n"
         "    while True:\n"

@@ -27,7 +27,7 @@ from see_rnn_like.errors import (
     StoreVersionError,
 )
 from see_rnn_like.history import FIELDS
-from see_rnn_like.store import SQLiteHistory, recover, recovery, rows
+from see_rnn_like.store import SQLiteHistory, codec, recover, recovery, rows
 from see_rnn_like.store.files import APPLICATION_ID, TABLES, VERSION
 
 STEPS = 12
@@ -277,7 +277,7 @@ def test_a_view_in_the_place_of_a_table_is_refused_before_it_runs(run_file):
     )
     for way_in in (SQLiteHistory.create, SQLiteHistory.open):
         with pytest.raises(
-            DamagedStoreError, match="is not a run file: its tables are not those of format 1"
+            DamagedStoreError, match="is not a run file: its tables are not those of format 2"
         ):
             way_in(run_file)
 
@@ -292,7 +292,7 @@ def test_a_view_in_the_place_of_a_table_is_refused_before_it_runs(run_file):
 )
 def test_tables_that_are_not_ours_word_for_word_are_refused(run_file, statement):
     change(run_file, statement)
-    with pytest.raises(DamagedStoreError, match="is not a run file: its tables are not those of format 1"):
+    with pytest.raises(DamagedStoreError, match="is not a run file: its tables are not those of format 2"):
         SQLiteHistory.open(run_file)
 
 
@@ -359,6 +359,75 @@ def test_an_array_that_was_changed_or_moved_to_another_step_is_found_by_its_chec
     )
     with pytest.raises(DamagedStoreError, match="'lstm/output:value' at step 2: the checksum does not match"):
         SQLiteHistory.open(run_file)[OUTPUT]
+
+
+@pytest.mark.parametrize(
+    ("change_it", "message"),
+    [
+        ("UPDATE blocks SET data=zeroblob(length(data)) WHERE step=1", "the checksum does not match"),
+        ("UPDATE blocks SET data=substr(data, 9) WHERE step=1", "bytes where shape .* needs"),
+        ("UPDATE blocks SET data='text' WHERE step=1", "the numbers must be bytes, not str"),
+        ("UPDATE blocks SET data=NULL WHERE step=1", "the numbers must be bytes, not NoneType"),
+        ("UPDATE blocks SET step=-step WHERE step IN (1, 3)", None),
+        ("UPDATE blocks SET layout=7", "not JSON text"),
+        ("UPDATE layouts SET places='[[1, 0, 4], [3, 4, 5]]'", "the checksum does not match"),
+        ("UPDATE layouts SET places='[[1, 0]]'", "its layout is no list of tensors and rows"),
+        ("UPDATE layouts SET places='[[1, 4, 0]]'", "its layout is no list of tensors and rows"),
+        ("UPDATE layouts SET places='[[1, 0.0, 4]]'", "its layout is no list of tensors and rows"),
+        ("UPDATE layouts SET places='{}'", "its layout is no list of tensors and rows"),
+        ("UPDATE layouts SET places=x'37'", "not JSON text"),
+    ],
+)
+def test_a_block_that_was_changed_is_refused_or_absent_never_misread(run_file, change_it, message):
+    change(run_file, change_it)
+    history = SQLiteHistory.open(run_file)
+    if message is None:
+        assert [step for step, _ in history.load(KERNEL, "moments")] == [0, 2, *range(4, STEPS)]
+        return
+    with pytest.raises(DamagedStoreError, match=f"the moments of all tensors at step 1: .*({message})"):
+        history.load(KERNEL, "moments", [1])
+
+
+def test_a_forged_block_with_too_few_rows_is_refused(run_file):
+    [(places,)] = SQLiteHistory.open(run_file)._read("SELECT places FROM layouts")
+    label = f"the moments of the tensors {places} at step 1"
+    forgery = codec.pack(np.ones((2, 8)), label)
+    change(
+        run_file,
+        (
+            "UPDATE blocks SET dtype=?, shape=?, crc=?, data=? WHERE step=1 AND field='moments'",
+            (*forgery[:3], bytes(forgery.data)),
+        ),
+    )
+    with pytest.raises(DamagedStoreError, match=r"shape \(2, 8\) does not hold the rows of its tensors"):
+        SQLiteHistory.open(run_file).load(LOSS, "moments", [1])
+
+
+def of_version_1(path):
+    """Turns a run into what the package wrote before there were blocks."""
+    change(path, "DELETE FROM snapshots WHERE step % 2", "DELETE FROM arrays WHERE step % 2")
+    change(path, "DROP TABLE blocks", "DROP TABLE layouts", "PRAGMA user_version=1")
+
+
+def test_a_run_of_version_1_is_read_as_it_is(tmp_path, run_file):
+    of_version_1(run_file)
+    before = run_file.read_bytes()
+    for history in (SQLiteHistory.open(run_file), recover(run_file, tmp_path / "rescued.sqlite")):
+        assert history.steps == list(range(0, STEPS, 2))
+        for step in history.steps:
+            assert_whole(history, step)
+    assert run_file.read_bytes() == before
+
+
+def test_a_run_of_version_1_is_continued_as_one_of_this_version(run_file):
+    of_version_1(run_file)
+    history = SQLiteHistory.create(run_file)
+    history.append(snapshot(STEPS + 1))
+    history.close()
+    back = SQLiteHistory.open(run_file)
+    for step in (*range(0, STEPS, 2), STEPS + 1):
+        assert_whole(back, step)
+    assert back._read("PRAGMA user_version") == [(VERSION,)]
 
 
 @pytest.mark.parametrize(
@@ -473,22 +542,22 @@ def test_damage_names_the_file_and_the_way_to_rescue_what_is_left(tmp_path, run_
 # ---- recovery ------------------------------------------------------------------------------------
 
 
-def steps_that_are_whole(history):
-    """Steps at which every field of every tensor is there."""
-    found = [{step for step, _ in history.load(key, what)} for key in history.infos() for what in FIELDS]
+def steps_that_are_whole(history, fields=FIELDS):
+    """Steps at which these fields of every tensor are there."""
+    found = [{step for step, _ in history.load(key, what)} for key in history.infos() for what in fields]
     return sorted(set.intersection(*found))
 
 
 SAMPLES = 100
 
 
-def long_run(path, steps=200):
+def long_run(path, steps=range(200), level="full"):
     """A run of about 80 pages."""
     history = SQLiteHistory.create(path)
     history.declare(INFOS)
-    for step in range(steps):
-        history.append(snapshot(step, SAMPLES))
-    history.add_epoch(0, steps - 1, {"loss": 1.0})
+    for step in steps:
+        history.append(snapshot(step, SAMPLES, level))
+    history.add_epoch(0, max(steps), {"loss": 1.0})
     history.set_meta("model", {"name": "lstm"})
     history.close()
     return path
@@ -509,24 +578,31 @@ def test_recovering_a_whole_run_copies_all_of_it(tmp_path, run_file):
     assert sorted(found.name for found in tmp_path.iterdir()) == ["rescued.sqlite", "run.sqlite"]
 
 
-def test_of_a_run_that_was_cut_off_the_steps_before_the_cut_are_recovered_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("steps", "level", "fields", "shares"),
+    [
+        pytest.param(range(0, 400, 2), "full", FIELDS, (0.9, 0.6, 0.3), id="arrays"),
+        # The list of so many snapshots begins behind the first third of the file.
+        pytest.param(range(1, 6000, 2), "stats", ("moments", "histogram"), (0.9, 0.6), id="blocks"),
+    ],
+)
+def test_of_a_run_that_was_cut_off_the_steps_before_the_cut_are_recovered_whole(
+    tmp_path, monkeypatch, steps, level, fields, shares
+):
     monkeypatch.setattr(recovery, "_GIVE_UP", 3000)
-    path = long_run(tmp_path / "run.sqlite")
+    path = long_run(tmp_path / "run.sqlite", steps, level)
     content = path.read_bytes()
-    recovered = []
-    for share in (0.9, 0.6, 0.3):
+    for share in shares:
         path.write_bytes(content[: int(len(content) * share)])
         back = recover(path, tmp_path / f"rescued {share}.sqlite")
-        whole = steps_that_are_whole(back)
+        whole = steps_that_are_whole(back, fields)
         # Near the cut some pages lie behind it and some before.
-        assert whole[: len(whole) - 10] == list(range(len(whole) - 10))
-        for step in (*whole[::9], *whole[-9:]):
-            assert_whole(back, step, SAMPLES)
-        recovered.append(len(whole) / 200)
-    # The first pages hold the beginnings of all tables, so the loss is a little more than the cut.
-    assert 0.8 < recovered[0] < 0.9
-    assert 0.5 < recovered[1] < 0.6
-    assert 0.15 < recovered[2] < 0.3
+        near = len(steps) // 20
+        assert whole[:-near] == list(steps[: len(whole) - near])
+        for step in (*whole[::99], *whole[-9:]):
+            assert_whole(back, step, SAMPLES, level)
+        # The first pages hold the beginnings of all tables, so the loss is a little more than the cut.
+        assert share - 0.16 < len(whole) / len(steps) < share
 
 
 def test_of_a_run_with_a_destroyed_page_all_other_steps_are_recovered_whole(tmp_path):

@@ -34,9 +34,10 @@ _SAFE = (1e-24, 1e30)
 #: Below this share of the square of the mean, a variance from quick sums is none to rely on.
 _NARROW = 1e-3
 
-#: Where each of the quick sums goes.
-_COLUMNS = [MOMENTS.index("zero" if name == "has_zero" else name) for name in SUMS]
-_COUNT, _ZERO, _SUM, _SQUARES, _MIN, _MAX = _COLUMNS
+#: Where each of the quick sums goes; one after the other but for NaN and Inf, which are 0 wherever they hold.
+_COUNT, _ZERO, _SUM, _SQUARES, _MIN, _MAX = (
+    MOMENTS.index("zero" if name == "has_zero" else name) for name in SUMS
+)
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,20 @@ class Digest:
         number: dict[Hashable, int] = {}
         part = [number.setdefault((item.source, item.gates), len(number)) for item in items]
         distinct = [items[part.index(i)] for i in range(len(number))]
-        self._gates = [item.gates for item in distinct]
+        gates = [item.gates for item in distinct]
         values = [_values(item) for item in distinct]
-        groups = _grouped(values, self._gates, [item.ready for item in distinct])
+        groups = _grouped(values, gates, [item.ready for item in distinct])
         order = [i for group in groups for i in group]
-        self._rows = _rows(order, self._gates)
-        self._tensor_of_row = np.repeat(order, [self._gates[i] for i in order])
+        self._rows = _rows(order, gates)
+        self._tensor_of_row = np.repeat(order, [gates[i] for i in order])
         self.rows = [self._rows[i] for i in part]
-        reductions = [_reduction([(values[i], self._gates[i]) for i in group]) for group in groups]
-        patterns = [reduction.patterns() for reduction in reductions] if histograms else []
+        self._reductions = [_reduction([(values[i], gates[i]) for i in group]) for group in groups]
+        self._found_at = {i: (number, j) for number, group in enumerate(groups) for j, i in enumerate(group)}
+        patterns = [reduction.patterns() for reduction in self._reductions] if histograms else []
         self.reduced = {
-            "sums": tf.concat([reduction.sums() for reduction in reductions], 0),
+            "sums": tf.concat([reduction.sums() for reduction in self._reductions], 0),
             "patterns": [tf.concat(patterns, 0)] if patterns else [],
-            "values": values,
+            "kept": [reduction.kept for reduction in self._reductions],
         }
 
     def read(self, reduced: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -100,14 +102,14 @@ class Digest:
             for.
         """
         # `.numpy()` would copy.
-        moments = self._moments(np.asarray(reduced["sums"]), reduced["values"])
+        moments = self._moments(np.asarray(reduced["sums"]), reduced["kept"])
         patterns = reduced["patterns"]
         return moments, _binned(np.asarray(patterns[0])) if patterns else None
 
-    def _moments(self, sums: np.ndarray, values: Sequence[Any]) -> np.ndarray:
+    def _moments(self, sums: np.ndarray, kept: Sequence[Sequence[Any]]) -> np.ndarray:
         """Moments ``(row, moment)``: the quick sums, the zeros counted, what may not hold computed again."""
         moments = np.zeros((len(sums), len(MOMENTS)))
-        moments[:, _COLUMNS] = sums
+        moments[:, _COUNT], moments[:, _ZERO:] = sums[:, 0], sums[:, 1:]
         with np.errstate(over="ignore", invalid="ignore"):
             sound, alike = _sound(moments)
             _make_exact(moments, alike)
@@ -115,8 +117,9 @@ class Digest:
         narrow &= ~alike
         has_zero = moments[:, _ZERO] > 0
         has_zero &= ~alike
-        for i in np.unique(self._tensor_of_row[~sound | narrow | has_zero]).tolist():
-            rows, array = self._rows[i], _by_gate(values[i], self._gates[i])
+        for i in dict.fromkeys(self._tensor_of_row[~sound | narrow | has_zero].tolist()):
+            reduction, number = self._found_at[i]
+            rows, array = self._rows[i], self._reductions[reduction].array(kept[reduction], number)
             if not sound[rows].all():
                 moments[rows] = stats.moments(array, 1)
                 continue
@@ -157,9 +160,9 @@ def _rows(order: Sequence[int], gates: Sequence[int]) -> list[slice]:
 
 
 def _sound(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows whose quick sums hold, being of finite values whose squares were in range; and of values all alike.
+    """Whether the quick sums of each row hold or can be made to, and whether its values are all alike.
 
-    Those can be made exact whatever the values are.
+    They hold for finite values whose squares were in range, and are known of values that are all alike.
     """
     squares = moments[:, _SQUARES]
     # Extremes pass over NaN, sums do not.
@@ -177,7 +180,7 @@ def _make_exact(moments: np.ndarray, alike: np.ndarray) -> None:
 
 
 def _narrow(moments: np.ndarray) -> np.ndarray:
-    """Rows of values that differ so little, if at all, that their variance is lost in the rounding of the sums."""
+    """Whether values differ so little, if at all, that their variance is lost in the rounding of the sums."""
     square_of_total = moments[:, _SUM] ** 2
     return moments[:, _COUNT] * moments[:, _SQUARES] < (1 + _NARROW) * square_of_total
 
@@ -186,12 +189,6 @@ def _wide_sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum and sum of squares in float64, per gate of ``(place, gate, unit)``."""
     wide = values.astype("float64")
     return wide.sum((0, 2)), np.einsum("pgu,pgu->g", wide, wide)
-
-
-def _by_gate(tensor: Any, gates: int) -> np.ndarray:
-    """``(place, gate, unit)``, in the memory of the tensor; `.numpy()` would copy it."""
-    values = np.asarray(tensor)
-    return values.reshape(-1, gates, values.shape[-1] // gates) if gates > 1 else values.reshape(1, 1, -1)
 
 
 def _zeros(values: np.ndarray) -> np.ndarray:

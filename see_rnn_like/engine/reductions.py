@@ -22,7 +22,7 @@ SUMS = ("count", "has_zero", "sum", "square_sum", "min", "max")
 PATTERNS = 512
 
 #: The patterns are those of a sample where a tensor has more than twice as many values; of at least so many.
-SAMPLE = 4096
+SAMPLE = 2048
 
 #: Distances between sampled values: primes, of which those are taken that divide no size of the tensor; they
 #: meet all units and all timesteps alike.
@@ -42,6 +42,17 @@ class Alone:
 
     tensor: Any
     gates: int
+
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """What `array` needs on the host."""
+        return (self.tensor,)
+
+    def array(self, kept: Sequence[Any], _: int = 0) -> np.ndarray:
+        """The values on the host, ``(place, gate, unit)``, in the memory of the tensor."""
+        # `.numpy()` would copy it.
+        values = np.asarray(kept[0])
+        return _by_gate(values.reshape(-1), self.gates, units_of(values, self.gates))
 
     def sums(self) -> Any:
         """float64 ``(gate, sum)``."""
@@ -95,6 +106,10 @@ class SideBySide:
         dtype = tensors[0][0].dtype
         blocks, rest = [tf.zeros((0, width), dtype)], [tf.zeros(0, dtype)]
         block_rows, rest_rows, sampled, sampled_rows = [], [], [], []
+        self._gates = [(gates, units_of(tensor, gates)) for tensor, gates in tensors]
+        lengths = [divmod(tensor.shape.num_elements(), width) for tensor, _ in tensors]
+        self._ends = np.cumsum(lengths, 0).tolist()
+        self._starts = [[0, 0], *self._ends]
         self._sizes: list[int] = []
         for tensor, gates in tensors:
             size, first = tensor.shape.num_elements(), len(self._sizes)
@@ -116,6 +131,20 @@ class SideBySide:
         self._rest_rows = np.concatenate(rest_rows).astype("int32")
         self._sampled = sampled
         self._sampled_rows = np.concatenate(sampled_rows).astype("int32")
+
+    @property
+    def kept(self) -> tuple[Any, ...]:
+        """What `array` needs on the host: two tensors, however many lie in them."""
+        return self._blocks, self._rest
+
+    def array(self, kept: Sequence[Any], number: int) -> np.ndarray:
+        """The values of one tensor on the host, ``(place, gate, unit)``."""
+        parts = [
+            np.asarray(part)[start:end].reshape(-1)
+            for part, start, end in zip(kept, self._starts[number], self._ends[number], strict=True)
+            if start < end
+        ]
+        return _by_gate(parts[0] if len(parts) == 1 else np.concatenate(parts), *self._gates[number])
 
     def sums(self) -> Any:
         """float64 ``(row, sum)``."""
@@ -140,6 +169,10 @@ class SideBySide:
     def _by_row(self, reduce: Callable[..., Any], join: Callable[..., Any], blocks: Any, rest: Any) -> Any:
         parts = tf.cast(tf.concat([reduce(blocks, 1), rest], 0), tf.float64)
         return join(parts, np.concatenate([self._block_rows, self._rest_rows]), len(self._sizes))
+
+
+def _by_gate(values: np.ndarray, gates: int, units: int) -> np.ndarray:
+    return values.reshape(-1, gates, units) if gates > 1 else values.reshape(1, 1, -1)
 
 
 def units_of(tensor: Any, gates: int) -> int:
@@ -186,7 +219,5 @@ def sign_and_exponent(values: Any, rows: Any = 0) -> Any:
 
 def _counted(patterns: Any, rows: int) -> Any:
     # `tf.math.bincount` would look for the largest first.
-    counts = tf.raw_ops.DenseBincount(
-        input=patterns, size=rows * PATTERNS, weights=tf.constant([], tf.int32)
-    )
+    counts = tf.raw_ops.DenseBincount(input=patterns, size=rows * PATTERNS, weights=tf.constant([], tf.int32))
     return tf.reshape(counts, (rows, PATTERNS))

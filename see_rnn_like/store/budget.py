@@ -47,7 +47,7 @@ def too_large(sizes: Mapping[str, int], max_bytes: int) -> tuple[str, ...]:
     """What one snapshot must give up because it exceeds the budget all by itself.
 
     Args:
-        sizes: field → bytes of the snapshot.
+        sizes: field → bytes of the snapshot, of the fields it has.
         max_bytes: the budget.
 
     Returns:
@@ -59,7 +59,7 @@ def too_large(sizes: Mapping[str, int], max_bytes: int) -> tuple[str, ...]:
     """
     total, dropped = sum(sizes.values()), []
     for field in IN_ORDER[:-1]:
-        if total > max_bytes and sizes[field]:
+        if total > max_bytes and sizes.get(field):
             dropped.append(field)
             total -= sizes[field]
     return tuple(dropped)
@@ -127,11 +127,12 @@ def _may_go(db: sqlite3.Connection, field: str, newest: int) -> tuple[np.ndarray
 
 def _drop(db: sqlite3.Connection, field: str, gone: np.ndarray) -> None:
     numbers = [(int(number),) for number in gone]
-    db.executemany(
-        "DELETE FROM arrays WHERE step = (SELECT step FROM snapshots WHERE number = ?) "
-        f"AND field = '{field}'",
-        numbers,
-    )
+    for table in ("arrays", "blocks"):
+        db.executemany(
+            f"DELETE FROM {table} WHERE step = (SELECT step FROM snapshots WHERE number = ?) "
+            f"AND field = '{field}'",
+            numbers,
+        )
     db.executemany(f"UPDATE snapshots SET {field}_bytes = NULL WHERE number = ?", numbers)
     if field == "moments":
         db.executemany("DELETE FROM snapshots WHERE number = ? AND number > 0", numbers)

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,41 +102,6 @@ def unpack(packed: Packed, label: str) -> np.ndarray:
     return _widened(array) if dtype == "bfloat16" else array
 
 
-def pack_rows(block: np.ndarray, places: Sequence[slice], labels: Sequence[str]) -> list[Packed]:
-    """`pack` for many arrays that are rows of one block, in a fraction of the time.
-
-    Args:
-        block: numbers of a type in `DTYPES`, ``(row, column)``.
-        places: the rows of each array.
-        labels: what each array is.
-
-    Example:
-        >>> block = np.arange(6.0).reshape(3, 2)
-        >>> pack_rows(block, [slice(1, 3)], ["demo"])[0].crc == pack(block[1:3], "demo").crc
-        True
-    """
-    whole = pack(block, "a block of rows")
-    data, width = memoryview(whole.data), block.shape[1] * block.itemsize
-    packed = []
-    for place, label in zip(places, labels, strict=True):
-        shape = _shape_text((place.stop - place.start, block.shape[1]))
-        part = data[place.start * width : place.stop * width]
-        packed.append(Packed(whole.dtype, shape, _checksum(label, whole.dtype, shape, part), part))
-    return packed
-
-
-def pack_counts(block: np.ndarray, places: Sequence[slice], labels: Sequence[str]) -> list[Packed]:
-    """`pack_rows` of counts, each array `narrowed`."""
-    most = block.max(1, initial=0).tolist()
-    names = [_narrowest(max(most[place], default=0)) for place in places]
-    packed: dict[int, Packed] = {}
-    for name in set(names):
-        chosen = [i for i, needed in enumerate(names) if needed == name]
-        parts = pack_rows(block.astype(name), [places[i] for i in chosen], [labels[i] for i in chosen])
-        packed |= zip(chosen, parts, strict=True)
-    return [packed[i] for i in range(len(places))]
-
-
 # NumPy makes these anew at each use; a run writes the same few of them thousands of times.
 _dtype_name = functools.lru_cache(maxsize=64)(lambda dtype: dtype.name)
 _little_endian = functools.lru_cache(maxsize=64)(lambda dtype: dtype.newbyteorder("<"))
@@ -163,11 +128,8 @@ def is_shape(value: object) -> bool:
 
 def narrowed(counts: np.ndarray) -> np.ndarray:
     """Counts in the smallest unsigned type that holds them all; most bins hold few."""
-    return counts.astype(_narrowest(int(counts.max(initial=0))))
-
-
-def _narrowest(most: int) -> str:
-    return next(name for name, largest in _LARGEST.items() if most <= largest)
+    most = counts.max(initial=0)
+    return counts.astype(next(name for name, largest in _LARGEST.items() if most <= largest))
 
 
 _LARGEST = {name: np.iinfo(name).max for name in ("uint8", "uint16", "uint32", "uint64")}
@@ -187,7 +149,7 @@ def to_json(value: Any, what: str) -> str:
         >>> to_json({"loss": float("nan"), "sizes": (1, 2)}, "logs")
         '{"loss": "NaN", "sizes": [1, 2]}'
     """
-    return json.dumps(_plain(value, what), allow_nan=False)
+    return _ENCODER.encode(_plain(value, what))
 
 
 def from_json(text: object) -> Any:
@@ -228,6 +190,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not strict JSON")
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False)
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 

@@ -32,7 +32,7 @@ from see_rnn_like.store.codec import to_json
 APPLICATION_ID = int.from_bytes(b"sRNN", "big")
 
 #: Version of the tables below and of what is in them.
-VERSION = 1
+VERSION = 2
 
 #: Bytes. Arrays of a megabyte are appended about three times faster than with SQLite's usual 4 KiB.
 PAGE_SIZE = 65536
@@ -56,12 +56,21 @@ TABLES = {
         "(step INTEGER, tensor INTEGER, field TEXT, dtype TEXT, shape TEXT, crc INTEGER, data BLOB, "
         "PRIMARY KEY (step, tensor, field))"
     ),
+    "layouts": "CREATE TABLE layouts (id INTEGER PRIMARY KEY, places TEXT)",
+    "blocks": (
+        "CREATE TABLE blocks "
+        "(step INTEGER, field TEXT, layout INTEGER, dtype TEXT, shape TEXT, crc INTEGER, data BLOB, "
+        "PRIMARY KEY (step, field))"
+    ),
     "epochs": "CREATE TABLE epochs (id INTEGER PRIMARY KEY, epoch INTEGER, step INTEGER, logs TEXT)",
     "events": (
         "CREATE TABLE events "
         "(id INTEGER PRIMARY KEY, step INTEGER, kind TEXT, key TEXT, gate TEXT, counts TEXT, message TEXT)"
     ),
 }
+
+#: Version → the tables of its files; those of earlier versions have no blocks.
+_TABLES_OF = {1: {n: sql for n, sql in TABLES.items() if n not in ("layouts", "blocks")}, VERSION: TABLES}
 
 _ADVICE = {
     "full": "make room; what was recorded so far is safe, and recording goes on once there is room",
@@ -146,6 +155,7 @@ def salvaging(path: Path) -> Iterator[sqlite3.Connection]:
             # Makes SQLite open a file that is shorter than its header says.
             db.execute("PRAGMA writable_schema=ON")
             _require_run_file(db, path)
+            _stand_in_for_missing_tables(db)
             yield db
         finally:
             db.close()
@@ -252,6 +262,7 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
     try:
         _require_run_file(db, path)
         _require_whole(db, path)
+        _stand_in_for_missing_tables(db)
     except sqlite3.OperationalError as error:
         db.close()
         if not any(sign in str(error) for sign in ("unable to open", "readonly")):
@@ -261,6 +272,7 @@ def _connect_reader(path: Path) -> sqlite3.Connection:
         # nobody writes, so the file can be taken as it is.
         db = _connect(path, "ro&immutable=1")
         _require_run_file(db, path)
+        _stand_in_for_missing_tables(db)
     except BaseException:
         db.close()
         raise
@@ -335,7 +347,7 @@ def _require_run_file(db: sqlite3.Connection, path: Path) -> None:
     if _pragma(db, "application_id") != APPLICATION_ID:
         raise DamagedStoreError(f"'{path}' is not a run file but an SQLite file of another program")
     version = _pragma(db, "user_version")
-    if version != VERSION:
+    if version not in _TABLES_OF:
         way_out = "update see_rnn_like" if version > VERSION else "read it with the version that wrote it"
         raise StoreVersionError(
             f"'{path}' has format {version}, this version of see_rnn_like knows format {VERSION}; {way_out}"
@@ -343,8 +355,8 @@ def _require_run_file(db: sqlite3.Connection, path: Path) -> None:
     # Word for word: a view or a trigger under one of these names could run for ever.
     schema = db.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
     found = {name: sql for kind, name, sql in schema if kind == "table" and name in TABLES}
-    if found != TABLES or any(kind == "trigger" for kind, _, _ in schema):
-        raise DamagedStoreError(f"'{path}' is not a run file: its tables are not those of format {VERSION}")
+    if found != _TABLES_OF[version] or any(kind == "trigger" for kind, _, _ in schema):
+        raise DamagedStoreError(f"'{path}' is not a run file: its tables are not those of format {version}")
 
 
 def _require_whole(db: sqlite3.Connection, path: Path) -> None:
@@ -357,10 +369,19 @@ def _require_whole(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _create_tables(db: sqlite3.Connection) -> None:
-    for sql in TABLES.values():
-        db.execute(sql)
+    """Makes those that are missing: all in a new file, the later ones in a file of an earlier version."""
+    for name, sql in TABLES.items():
+        if name not in _TABLES_OF.get(_pragma(db, "user_version"), {}):
+            db.execute(sql)
     db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     db.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _stand_in_for_missing_tables(db: sqlite3.Connection) -> None:
+    """Gives one who reads a file of an earlier version the later tables, empty; the file stays as it is."""
+    for name, sql in TABLES.items():
+        if name not in _TABLES_OF[_pragma(db, "user_version")]:
+            db.execute(sql.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
 
 
 def _become_writer(db: sqlite3.Connection, path: Path) -> None:
@@ -384,7 +405,7 @@ def _become_writer(db: sqlite3.Connection, path: Path) -> None:
     db.execute("BEGIN IMMEDIATE")
     if _pragma(db, "journal_mode") != "wal" or _last_writer(db) != signed:
         raise _in_use(path, _last_writer(db))
-    if _is_blank(db):
+    if _pragma(db, "user_version") < VERSION:
         _create_tables(db)
     name = f"process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex}"
     db.execute("INSERT OR REPLACE INTO meta VALUES ('writer', ?)", (to_json(name, "writer"),))

@@ -15,7 +15,7 @@ import numpy as np
 from see_rnn_like.errors import DamagedStoreError, StoreError
 from see_rnn_like.history import FIELDS, Event, TensorInfo
 from see_rnn_like.labels import TensorKey
-from see_rnn_like.store import rows
+from see_rnn_like.store import blocks, rows
 from see_rnn_like.store.files import absolute, salvaging
 from see_rnn_like.store.sqlite import SQLiteHistory
 
@@ -84,11 +84,18 @@ def _copy_snapshots(db: sqlite3.Connection, history: SQLiteHistory, tensors: dic
     places = defaultdict(list)
     for step, *place in _salvaged(db, "arrays", "step, rowid, tensor, field"):
         places[step].append(place)
+    layouts = dict(_salvaged(db, "layouts", "id, places"))
+    of_blocks = defaultdict(list)
+    for step, *place in _salvaged(db, "blocks", "step, rowid, layout, field"):
+        of_blocks[step].append(place)
     found = _salvaged(db, "snapshots", "step, epoch, time, seconds, logs")
     snapshots = {snapshot.step: snapshot for snapshot in _parsed(found, rows.snapshot_from_row)}
     copied = 0
     for step, snapshot in snapshots.items():
         arrays = _arrays(db, step, places[step], tensors)
+        for rowid, layout, field in of_blocks[step]:
+            if layout in layouts and field in rows.COLUMNS:
+                arrays[field] |= _parts(db, step, rowid, layouts[layout], field, tensors)
         copied += sum(map(len, arrays.values()))
         history.append(
             replace(
@@ -112,6 +119,21 @@ def _arrays(
             info = tensors[tensor]
             arrays[field][info.key] = rows.array_from_row(row, info, field, step)
     return arrays
+
+
+def _parts(
+    db: sqlite3.Connection, step: int, rowid: int, layout: str, field: str, tensors: dict[int, TensorInfo]
+) -> dict[TensorKey, np.ndarray]:
+    """Key → array of the tensors in a block whose bytes are whole; nothing of one that is not."""
+    sql = "SELECT dtype, shape, crc, data FROM blocks NOT INDEXED WHERE rowid = ?"
+    found: dict[TensorKey, np.ndarray] = {}
+    with suppress(*_DAMAGE):
+        row = db.execute(sql, (rowid,)).fetchone()
+        known = ((t, part) for t, part in blocks.parts((layout, *row), field, step).items() if t in tensors)
+        for tensor, part in known:
+            info = tensors[tensor]
+            found[info.key] = rows.as_read(info, field, part)
+    return found
 
 
 def _salvaged(db: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[Any, ...]]:

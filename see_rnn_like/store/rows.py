@@ -15,6 +15,9 @@ from see_rnn_like.history import Event, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
 from see_rnn_like.store import codec
 
+#: Numbers in a row of the fields that have rows.
+COLUMNS = {"moments": len(stats.MOMENTS), "histogram": stats.BINS}
+
 
 def whole(value: object) -> int:
     """A whole number as SQLite returned it.
@@ -139,16 +142,25 @@ def array_from_row(row: tuple[Any, ...], info: TensorInfo, field: str, step: int
     """
     what = label(info.key, field, step)
     try:
-        array = checked(info, field, codec.unpack(codec.Packed(*row), what))
+        return as_read(info, field, codec.unpack(codec.Packed(*row), what))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{what}: {error}") from error
-    return array.astype("int64") if field == "histogram" else array
+
+
+def as_read(info: TensorInfo, field: str, array: np.ndarray) -> np.ndarray:
+    """A stored array as that field of the tensor, counts widened.
+
+    Raises:
+        ValueError: if it is none of such a tensor.
+    """
+    whole = checked(info, field, array)
+    return whole.astype("int64") if field == "histogram" else whole
 
 
 def _expected_shape(info: TensorInfo, field: str) -> tuple[int | None, ...]:
     if field == "value":
         return tuple(len(info.coords[dim]) if dim in info.coords else None for dim in info.dims)
-    return info.rows, len(stats.MOMENTS) if field == "moments" else stats.BINS
+    return info.rows, COLUMNS[field]
 
 
 def snapshot_row(snapshot: Snapshot) -> tuple[int, int, float, float, str]:

@@ -6,8 +6,9 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,38 @@ from see_rnn_like.errors import (
 )
 from see_rnn_like.history import FIELDS, Event, History, Rows, Snapshot, TensorInfo
 from see_rnn_like.labels import TensorKey
-from see_rnn_like.store import budget, codec, rows
+from see_rnn_like.store import blocks, budget, codec, rows
 from see_rnn_like.store.files import Writer, absolute, explained, reading
 
-#: Field → number of the tensor and its array, ready to be written.
-_Packed = dict[str, list[tuple[int, codec.Packed]]]
+
+@dataclass(frozen=True)
+class _Packed:
+    """What is kept of a snapshot, ready to be written.
+
+    Attributes:
+        arrays: field → number of the tensor and its array.
+        blocks: field → the arrays of all tensors as one.
+    """
+
+    arrays: dict[str, list[tuple[int, codec.Packed]]]
+    blocks: dict[str, blocks.Packed]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Field → bytes, of those there are."""
+        alone = {field: arrays for field, arrays in self.arrays.items() if arrays}
+        return {
+            **{field: sum(len(array.data) for _, array in arrays) for field, arrays in alone.items()},
+            **{field: len(block.array.data) for field, block in self.blocks.items()},
+        }
+
+    def without(self, fields: Collection[str]) -> _Packed:
+        """The same but for some fields."""
+        return _Packed(
+            {field: arrays for field, arrays in self.arrays.items() if field not in fields},
+            {field: block for field, block in self.blocks.items() if field not in fields},
+        )
+
 
 _INSERT_EVENT = "INSERT INTO events (step, kind, key, gate, counts, message) VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -62,6 +90,9 @@ class SQLiteHistory(History):
         # What was declared, as the connection it was read from knows it; see `_transaction`.
         self._known: dict[TensorKey, tuple[int, TensorInfo]] = {}
         self._known_by: sqlite3.Connection | None = None
+        # That of the blocks written last, with their places and length: the same from step to step.
+        self._layout: tuple[Mapping[TensorKey, slice], int, blocks.Layout] | None = None
+        self._seen: dict[tuple[int, str], blocks.Seen] = {}
         # Bytes of the stored arrays; adding them up anew for each snapshot would take ever longer.
         self._used: int | None = None
         if writer is not None:
@@ -275,7 +306,7 @@ class SQLiteHistory(History):
             kept = self._steps(f"{what}_bytes IS NOT NULL")
             wanted = kept if steps is None else sorted(set(kept).intersection(steps))
             with self._checked():
-                return list(_arrays(db, tensor, info, what, wanted))
+                return list(self._arrays(db, tensor, info, what, wanted))
 
     # ------------------------------------------------------------------ steps of the above
 
@@ -299,42 +330,50 @@ class SQLiteHistory(History):
     def _packed(self, db: sqlite3.Connection, snapshot: Snapshot) -> _Packed:
         """The arrays of a snapshot, checked; a value of another size widens what is known of its tensor."""
         given = {"moments": snapshot.moments, "histogram": snapshot.histograms, "value": snapshot.values}
-        packed: _Packed = {field: [] for field in FIELDS}
+        packed, step = _Packed({}, {}), int(snapshot.step)
         for field, arrays in given.items():
             if isinstance(arrays, Rows):
-                packed[field] = self._packed_rows(field, arrays, int(snapshot.step))
-                continue
-            for key, array in arrays.items():
-                number, info = self._declared(key)
-                whole = _checked(info, field, array)
-                packed[field].append((number, codec.pack(whole, rows.label(key, field, int(snapshot.step)))))
-                if field == "value":
-                    self._change(db, rows.widened(info, whole.shape))
+                block = _checked_block(field, arrays.block)
+                packed.blocks[field] = blocks.pack(block, field, step, self._layout_of(db, arrays))
+            else:
+                packed.arrays[field] = [self._packed_array(db, field, step, *item) for item in arrays.items()]
         return packed
 
-    def _packed_rows(self, field: str, arrays: Rows, step: int) -> list[tuple[int, codec.Packed]]:
-        """The same of arrays in one block, in a fraction of the time."""
-        declared = [self._declared(key) for key in arrays]
-        columns = arrays.block.shape[1]
-        try:
-            for place, (_, info) in zip(arrays.places.values(), declared, strict=True):
-                rows.require_shape(info, field, (place.stop - place.start, columns))
-        except ValueError as error:
-            raise CaptureError(str(error)) from error
-        labels = [rows.label(key, field, step) for key in arrays]
-        pack = codec.pack_counts if field == "histogram" else codec.pack_rows
-        packed = pack(arrays.block, list(arrays.places.values()), labels)
-        return [(number, part) for (number, _), part in zip(declared, packed, strict=True)]
+    def _packed_array(
+        self, db: sqlite3.Connection, field: str, step: int, key: TensorKey, array: Any
+    ) -> tuple[int, codec.Packed]:
+        number, info = self._declared(key)
+        whole = _checked(info, field, array)
+        if field == "value":
+            self._change(db, rows.widened(info, whole.shape))
+        return number, codec.pack(whole, rows.label(key, field, step))
+
+    def _layout_of(self, db: sqlite3.Connection, arrays: Rows) -> blocks.Layout:
+        """The layout of a block, checked when it is new."""
+        places, length = arrays.places, len(arrays.block)
+        if self._layout is not None and self._layout[0] is places and self._layout[1] == length:
+            return self._layout[2]
+        declared = {key: self._declared(key) for key in places}
+        for key, (_, info) in declared.items():
+            start, stop = places[key].start, places[key].stop
+            if not 0 <= start <= stop <= length or stop - start != info.rows:
+                raise CaptureError(
+                    f"the statistics of '{key}' need {info.rows} rows; got {start} to {stop} of {length}"
+                )
+        numbered = blocks.places_json((number, places[key]) for key, (number, _) in declared.items())
+        layout = blocks.kept_layout(db, numbered)
+        self._layout = places, length, layout
+        return layout
 
     def _insert_within(
         self, db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed, max_bytes: int
     ) -> None:
         """Inserts a snapshot, shortened if it is too large by itself, and thins older ones to make room."""
-        dropped = budget.too_large(_sizes(packed), max_bytes)
-        kept = packed | {field: [] for field in dropped}
+        dropped = budget.too_large(packed.sizes, max_bytes)
+        kept = packed.without(dropped)
         used = budget.used(db) if self._used is None else self._used
         _insert_snapshot(db, snapshot, kept)
-        self._used = used + sum(_sizes(kept).values())
+        self._used = used + sum(kept.sizes.values())
         if dropped:
             message = budget.too_large_message(snapshot.step, dropped, max_bytes)
             _note(db, Event(snapshot.step, "over-budget", None, None, {"snapshots": 1}, message))
@@ -343,6 +382,21 @@ class SQLiteHistory(History):
             self._used = budget.used(db)
             message = budget.thinned_message(db, max_bytes)
             _note(db, Event(snapshot.step, "thinned", None, None, thinned, message))
+
+    def _arrays(
+        self, db: sqlite3.Connection, tensor: int, info: TensorInfo, field: str, steps: Iterable[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        for step in steps:
+            row = db.execute(
+                "SELECT dtype, shape, crc, data FROM arrays WHERE step = ? AND tensor = ? AND field = ?",
+                (step, tensor, field),
+            ).fetchone()
+            if row is not None:
+                yield step, rows.array_from_row(row, info, field, step)
+                continue
+            part = blocks.read(db, self._seen, tensor, info, field, step)
+            if part is not None:
+                yield step, part
 
     def _declared(self, key: TensorKey) -> tuple[int, TensorInfo]:
         if key not in self._known:
@@ -370,7 +424,7 @@ class SQLiteHistory(History):
             try:
                 if db is not self._known_by:
                     with self._checked():
-                        self._known, self._used, self._known_by = _tensors(db), None, db
+                        self._known, self._used, self._known_by, self._layout = _tensors(db), None, db, None
                 yield db
                 db.execute("COMMIT")
             except BaseException:
@@ -429,6 +483,13 @@ def _checked(info: TensorInfo, field: str, array: Any) -> np.ndarray:
     return codec.narrowed(whole) if field == "histogram" else whole
 
 
+def _checked_block(field: str, block: np.ndarray) -> np.ndarray:
+    columns = rows.COLUMNS[field]
+    if block.ndim != 2 or block.shape[1] != columns:
+        raise CaptureError(f"a block of {field} must have shape (row, {columns}); got {block.shape}")
+    return block
+
+
 def _insert_snapshot(db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed) -> None:
     step, *facts = rows.snapshot_row(snapshot)
     if db.execute("SELECT 1 FROM snapshots WHERE step = ?", (step,)).fetchone():
@@ -436,21 +497,19 @@ def _insert_snapshot(db: sqlite3.Connection, snapshot: Snapshot, packed: _Packed
             f"step {step} is recorded already and stays as it was recorded first; a new training, or one "
             "resumed from an earlier checkpoint, needs a run of its own"
         )
-    sizes = _sizes(packed)
+    sizes = packed.sizes
     db.execute(
         "INSERT INTO snapshots VALUES "
         "((SELECT ifnull(max(number) + 1, 0) FROM snapshots), ?, ?, ?, ?, ?, ?, ?, ?)",
-        (step, *facts, *(sizes[field] if packed[field] else None for field in FIELDS)),
+        (step, *facts, *(sizes.get(field) for field in FIELDS)),
     )
-    for field, arrays in packed.items():
-        db.executemany(
-            "INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(step, tensor, field, *array) for tensor, array in arrays],
-        )
-
-
-def _sizes(packed: _Packed) -> dict[str, int]:
-    return {field: sum(len(array.data) for _, array in arrays) for field, arrays in packed.items()}
+    blocks.insert(db, step, packed.blocks)
+    for field, arrays in packed.arrays.items():
+        if arrays:
+            db.executemany(
+                "INSERT INTO arrays VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(step, tensor, field, *array) for tensor, array in arrays],
+            )
 
 
 def _note(db: sqlite3.Connection, event: Event) -> None:
@@ -466,18 +525,6 @@ def _note(db: sqlite3.Connection, event: Event) -> None:
         "UPDATE events SET counts = ?, message = ? WHERE id = ?",
         (codec.to_json(counts, "counts"), event.message, number),
     )
-
-
-def _arrays(
-    db: sqlite3.Connection, tensor: int, info: TensorInfo, field: str, steps: Iterable[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    for step in steps:
-        row = db.execute(
-            "SELECT dtype, shape, crc, data FROM arrays WHERE step = ? AND tensor = ? AND field = ?",
-            (step, tensor, field),
-        ).fetchone()
-        if row is not None:
-            yield step, rows.array_from_row(row, info, field, step)
 
 
 def _without_clash(logs: Mapping[str, float], taken: tuple[str, ...]) -> dict[str, float]:
