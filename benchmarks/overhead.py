@@ -1,10 +1,14 @@
-"""What monitoring costs: fits with it against bare fits of the same model, in turns, in one process.
+"""What monitoring costs: training steps with it against bare ones of the same model, in turns.
 
-``python benchmarks/overhead.py [--models NAME …] [--jit off on] [--repeats 7] [--out overhead.json]``
+``python benchmarks/overhead.py [--models NAME …] [--jit off on] [--repeats 3] [--processes 3] [--out FILE]``
 
-For every way of watching the ratio to a bare fit is printed: the median over pairs of fits, one right after
-the other in an order drawn anew, and half the distance of the quartiles. The row "bare again" is a bare fit
-against a bare fit: what differs from 1 there is noise. Beside the monitor: what people do otherwise.
+In every repeat each way of watching trains for a while, in an order drawn anew, and so does a bare fit,
+twice. The step of a way takes the median of its steps; with ``every=10`` the median of the recorded ones and
+nine times that of the others, over ten. Printed is the ratio to the bare steps of the same repeat: the median
+over repeats, and half the distance of the quartiles. "bare again" is one bare fit against the other: what
+differs from 1 there is noise. As processes differ among each other (how memory happens to lie), there are
+several. What a fit costs besides its steps (opening the run, describing the model; for TensorBoard the
+histograms) is in the last column. Beside the monitor: what people do otherwise.
 
 ``--first`` measures the first step (tracing and compiling) and peak memory, each in a process of its own.
 ``--model-of-cost`` measures milliseconds per recorded step at three sizes each of what they grow with.
@@ -22,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,14 +38,20 @@ import tensorflow as tf
 from interleaved import spread
 from keras import layers
 
-from see_rnn_like import RNNMonitor
+from see_rnn_like import RNNMonitor, every
 
 PRESETS = ("light", "standard", "full")
+
+#: Steps at the beginning of a fit that are not counted: threads wake up, caches fill.
+_FIRST = 3
+
+#: Steps of the longest fit: two that are recorded with ``every=50``, and not among the first.
+_MOST = 110
 
 
 @dataclass(frozen=True)
 class Task:
-    """A model, its batches, and how many steps one fit takes."""
+    """A model, its batches, and how many steps a fit takes at least."""
 
     build: Callable[[], list[Any]]
     shape: tuple[int, ...]
@@ -56,7 +67,7 @@ class Task:
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Normally distributed inputs and targets."""
-        rng, n = np.random.default_rng(0), self.steps * self.batch
+        rng, n = np.random.default_rng(0), _MOST * self.batch
         return rng.standard_normal((n, *self.shape), "float32"), rng.standard_normal((n, 1), "float32")
 
 
@@ -72,12 +83,31 @@ def dense_stack(depth: int = 12, width: int = 512) -> list[Any]:
 
 TASKS = {
     "2xLSTM(64), batch 32, T 100": Task(lambda: lstms(64), (100, 16), 32),
-    "2xLSTM(256), batch 16, T 100": Task(lambda: lstms(256), (100, 16), 16),
+    "2xLSTM(256), batch 16, T 100": Task(lambda: lstms(256), (100, 16), 16, 20),
     "BiGRU(128), batch 32, T 100": Task(
         lambda: [layers.Bidirectional(layers.GRU(128)), layers.Dense(1)], (100, 16), 32
     ),
     "12 x Dense(512), batch 128": Task(dense_stack, (512,), 128),
 }
+
+
+class Clock(keras.callbacks.Callback):
+    """Takes the time of every step; to be the last callback of a fit."""
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begins anew."""
+        self.first = int(self.model.optimizer.iterations)
+        self.seconds: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """The first step begins."""
+        self.last = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """A step ends, and the next begins."""
+        now = time.perf_counter()
+        self.seconds.append(now - self.last)
+        self.last = now
 
 
 class GradientsAgain(keras.callbacks.Callback):
@@ -122,33 +152,50 @@ def checking_numerics() -> Iterator[None]:
 
 @dataclass
 class Fit:
-    """One way of fitting a model: with these callbacks, in this context."""
+    """One way of training a model: with these callbacks, in this context; recorded is every so many steps."""
 
     model: keras.Model
     task: Task
     data: tuple[np.ndarray, np.ndarray]
     callbacks: list[Any] = field(default_factory=list)
     within: Callable[[], Any] = contextlib.nullcontext
+    every: int = 1
 
-    def seconds(self) -> float:
-        """Wall time of one epoch."""
-        start = time.perf_counter()
+    def times(self) -> tuple[float, float]:
+        """Trains for an epoch. Returns the seconds of a step, and of all the rest."""
+        n = self.task.batch * max(self.task.steps, min(_MOST, 3 * self.every))
+        clock, start = Clock(), time.perf_counter()
+        for callback in self.callbacks:
+            if isinstance(callback, RNNMonitor):
+                callback.every = every(self.every)
         with self.within():
             self.model.fit(
-                *self.data, batch_size=self.task.batch, shuffle=False, verbose=0, callbacks=self.callbacks
+                *(array[:n] for array in self.data),
+                batch_size=self.task.batch,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*self.callbacks, clock],
             )
-        return time.perf_counter() - start
+        return self._step(clock), time.perf_counter() - start - sum(clock.seconds)
+
+    def _step(self, clock: Clock) -> float:
+        due, others = [], []
+        for number, seconds in list(enumerate(clock.seconds, clock.first))[_FIRST:]:
+            (others if number % self.every else due).append(seconds)
+        if not others:
+            return statistics.median(due)
+        return (statistics.median(due) + (self.every - 1) * statistics.median(others)) / self.every
 
 
-def ways(task: Task, jit: bool, logs: str) -> tuple[Fit, dict[str, Fit]]:
-    """A bare fit, and all others by name: of the same model, where they do not change what is compiled."""
+def ways(task: Task, jit: bool, logs: str) -> dict[str, Fit]:
+    """All ways of training by name: of the same model, where they do not change what is compiled."""
     model, data = task.model(jit), task.data()
-    bare = Fit(model, task, data)
-    found = {"bare again": bare}
+    found = {name: Fit(model, task, data) for name in ("bare", "bare again")}
     for preset in PRESETS:
-        for every in (1, 10, 50):
-            monitor = RNNMonitor(every=every, preset=preset, max_bytes=2**27)
-            found[f"{preset}, every={every}"] = Fit(model, task, data, [monitor])
+        # One monitor for all schedules: what it compiles is the same.
+        monitor = RNNMonitor(preset=preset, max_bytes=2**27)
+        for n in (1, 10, 50):
+            found[f"{preset}, every={n}"] = Fit(model, task, data, [monitor], every=n)
     batch = [array[: task.batch] for array in data]
     found["TensorBoard(histogram_freq=1)"] = Fit(
         model, task, data, [keras.callbacks.TensorBoard(logs, histogram_freq=1)]
@@ -157,58 +204,67 @@ def ways(task: Task, jit: bool, logs: str) -> tuple[Fit, dict[str, Fit]]:
     found["all weights to NumPy"] = Fit(model, task, data, [WeightsToNumPy()])
     if not jit:
         found["enable_check_numerics"] = Fit(task.model(jit), task, data, [], checking_numerics)
-    return bare, found
-
-
-def ratios(bare: Fit, others: dict[str, Fit], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each way over those of a bare fit right before or after it, one per repeat."""
-    for fit in (bare, *others.values()):
-        fit.seconds()
-    found: dict[str, list[float]] = {name: [] for name in others}
-    for _ in range(repeats):
-        for name in random.sample(list(others), len(others)):
-            pair = random.sample([others[name], bare], 2)
-            first, second = (fit.seconds() for fit in pair)
-            found[name].append(first / second if pair[1] is bare else second / first)
     return found
 
 
-def compare(names: list[str], jits: list[bool], repeats: int) -> dict[str, Any]:
+def measured(name: str, jit: bool, repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Of every way and repeat: a step over a bare one, and seconds of the rest over those of a bare fit."""
+    found = defaultdict(list)
+    with tempfile.TemporaryDirectory() as logs:
+        fits = ways(TASKS[name], jit, logs)
+        for fit in fits.values():
+            fit.times()
+        for _ in range(repeats):
+            times = {way: fits[way].times() for way in random.sample(list(fits), len(fits))}
+            both = times["bare"], times["bare again"]
+            for way, (step, rest) in times.items():
+                # The bare fits against each other, all others against their mean.
+                usual, usual_rest = both[0] if way == "bare again" else np.mean(both, 0).tolist()
+                found[way].append((step / usual, rest - usual_rest))
+    return found
+
+
+def compare(names: list[str], jits: list[bool], repeats: int, processes: int) -> dict[str, Any]:
     """Prints a table per model, and returns all ratios."""
     results: dict[str, Any] = {}
     for name in names:
         for jit in jits:
-            with tempfile.TemporaryDirectory() as logs:
-                found = ratios(*ways(TASKS[name], jit, logs), repeats)
+            joined = defaultdict(list)
+            for _ in range(processes):
+                for way, values in alone("--turns", name, str(int(jit)), str(repeats)).items():
+                    joined[way] += values
             title = f"{name}{', XLA' if jit else ''}"
-            results[title] = found
-            print(f"\n{title:36}   time / time of a bare fit (median of {repeats} pairs)", flush=True)
-            for way, values in found.items():
-                print(f"  {way:34} {statistics.median(values):6.3f} ± {spread(values):.3f}", flush=True)
-            keras.backend.clear_session()
+            results[title] = joined
+            print(f"\n{title:36} step / bare step      per fit", flush=True)
+            for way, values in joined.items():
+                if way != "bare":
+                    steps, rests = zip(*values, strict=True)
+                    more = f"{1e3 * statistics.median(rests):+6.0f} ms"
+                    print(f"  {way:34} {statistics.median(steps):6.3f} ± {spread(steps):.3f}  {more}")
     return results
 
 
 # -- the first step and peak memory, in processes of their own --------------------------------------
 
 
-def alone(name: str, jit: bool, way: str) -> dict[str, float]:
-    """Seconds of the first step and peak memory in MiB of a training of its own process."""
-    command = [sys.executable, __file__, "--child", name, str(int(jit)), way]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+def alone(*arguments: str) -> Any:
+    """What this script prints last in a process of its own, started with these arguments."""
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def child(name: str, jit: bool, way: str) -> None:
-    """What `alone` starts."""
+def first_step(name: str, jit: bool, way: str) -> dict[str, float]:
+    """Seconds of the first step and peak memory in MiB of this process."""
     task = TASKS[name]
     model, (x, y) = task.model(jit), task.data()
     callbacks = [] if way == "bare" else [RNNMonitor(every=1, preset=way)]
     start = time.perf_counter()
     model.fit(x[: task.batch], y[: task.batch], batch_size=task.batch, verbose=0, callbacks=callbacks)
     first = time.perf_counter() - start
-    model.fit(x, y, batch_size=task.batch, shuffle=False, verbose=0, callbacks=callbacks)
-    print(json.dumps({"first": first, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}))
+    n = task.steps * task.batch
+    model.fit(x[:n], y[:n], batch_size=task.batch, shuffle=False, verbose=0, callbacks=callbacks)
+    return {"first": first, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
 
 
 def first_steps(names: list[str], jits: list[bool], repeats: int) -> dict[str, Any]:
@@ -216,7 +272,10 @@ def first_steps(names: list[str], jits: list[bool], repeats: int) -> dict[str, A
     results: dict[str, Any] = {}
     for name in names:
         for jit in jits:
-            found = {way: [alone(name, jit, way) for _ in range(repeats)] for way in ("bare", *PRESETS)}
+            found = defaultdict(list)
+            for _ in range(repeats):
+                for way in ("bare", *PRESETS):
+                    found[way].append(alone("--child", name, str(int(jit)), way))
             title = f"{name}{', XLA' if jit else ''}"
             results[title] = found
             print(f"\n{title:36}   first step          peak memory", flush=True)
@@ -266,17 +325,18 @@ def model_of_cost(repeats: int) -> dict[str, Any]:
         print(f"\n{what:40} milliseconds more per recorded step", flush=True)
         for size, task in tasks.items():
             model, data = task.model(jit=False), task.data()
-            bare = Fit(model, task, data)
+            fits = {preset: Fit(model, task, data, [RNNMonitor(preset=preset)]) for preset in PRESETS[:2]}
+            fits["bare"] = Fit(model, task, data)
+            for fit in fits.values():
+                fit.times()
+            rows = [
+                {way: fits[way].times()[0] for way in random.sample(list(fits), len(fits))}
+                for _ in range(repeats)
+            ]
             for preset in PRESETS[:2]:
-                watched = Fit(model, task, data, [RNNMonitor(every=1, preset=preset)])
-                for fit in (bare, watched):
-                    fit.seconds()
-                more = [1e3 * (watched.seconds() - bare.seconds()) / task.steps for _ in range(repeats)]
+                more = [1e3 * (row[preset] - row["bare"]) for row in rows]
                 results[f"{what}, {size}, {preset}"] = more
-                print(
-                    f"  {size:>12} {preset:25} {statistics.median(more):6.2f} ± {spread(more):.2f}",
-                    flush=True,
-                )
+                print(f"  {size:>12} {preset:25} {statistics.median(more):6.2f} ± {spread(more):.2f}")
             keras.backend.clear_session()
     return results
 
@@ -288,23 +348,28 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--jit", nargs="+", choices=("off", "on"), default=["off", "on"])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--first", action="store_true", help="the first step and peak memory instead")
     parser.add_argument("--model-of-cost", action="store_true", help="what the cost grows with instead")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     jits = [jit == "on" for jit in given.jit]
     if given.child:
-        child(given.child[0], given.child[1] == "1", given.child[2])
+        print(json.dumps(first_step(given.child[0], given.child[1] == "1", given.child[2])))
+        return
+    if given.turns:
+        print(json.dumps(measured(given.turns[0], given.turns[1] == "1", int(given.turns[2]))))
         return
     if given.first:
         results = first_steps(given.models, jits, given.repeats)
     elif given.model_of_cost:
         results = model_of_cost(given.repeats)
     else:
-        results = compare(given.models, jits, given.repeats)
-    text = json.dumps({"repeats": given.repeats, "results": results})
+        results = compare(given.models, jits, given.repeats, given.processes)
+    text = json.dumps({"repeats": given.repeats, "processes": given.processes, "results": results})
     print(text)
     if given.out:
         given.out.write_text(text + "\n", encoding="utf-8")
