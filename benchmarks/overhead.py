@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import random
 import resource
@@ -152,7 +153,11 @@ def checking_numerics() -> Iterator[None]:
 
 @dataclass
 class Fit:
-    """One way of training a model: with these callbacks, in this context; recorded is every so many steps."""
+    """One way of training a model: with these callbacks, in this context; recorded is every so many steps.
+
+    Attributes:
+        steps: of one fit; 0 for as many as it takes.
+    """
 
     model: keras.Model
     task: Task
@@ -160,10 +165,11 @@ class Fit:
     callbacks: list[Any] = field(default_factory=list)
     within: Callable[[], Any] = contextlib.nullcontext
     every: int = 1
+    steps: int = 0
 
     def times(self) -> tuple[float, float]:
         """Trains for an epoch. Returns the seconds of a step, and of all the rest."""
-        n = self.task.batch * max(self.task.steps, min(_MOST, 3 * self.every))
+        n = self.task.batch * (self.steps or max(self.task.steps, min(_MOST, 3 * self.every)))
         clock, start = Clock(), time.perf_counter()
         for callback in self.callbacks:
             if isinstance(callback, RNNMonitor):
@@ -196,6 +202,8 @@ def ways(task: Task, jit: bool, logs: str) -> dict[str, Fit]:
         monitor = RNNMonitor(preset=preset, max_bytes=2**27)
         for n in (1, 10, 50):
             found[f"{preset}, every={n}"] = Fit(model, task, data, [monitor], every=n)
+    # With every value written it takes several times as long.
+    found["full, every=1"].steps = 10
     batch = [array[: task.batch] for array in data]
     found["TensorBoard(histogram_freq=1)"] = Fit(
         model, task, data, [keras.callbacks.TensorBoard(logs, histogram_freq=1)]
@@ -214,6 +222,9 @@ def measured(name: str, jit: bool, repeats: int) -> dict[str, list[tuple[float, 
         fits = ways(TASKS[name], jit, logs)
         for fit in fits.values():
             fit.times()
+        # Or Python looks through all of TensorFlow for garbage in the middle of some fit.
+        gc.collect()
+        gc.freeze()
         for _ in range(repeats):
             times = {way: fits[way].times() for way in random.sample(list(fits), len(fits))}
             both = times["bare"], times["bare again"]
@@ -221,7 +232,7 @@ def measured(name: str, jit: bool, repeats: int) -> dict[str, list[tuple[float, 
                 # The bare fits against each other, all others against their mean.
                 usual, usual_rest = both[0] if way == "bare again" else np.mean(both, 0).tolist()
                 found[way].append((step / usual, rest - usual_rest))
-    return found
+    return {way: found[way] for way in fits}
 
 
 def compare(names: list[str], jits: list[bool], repeats: int, processes: int) -> dict[str, Any]:

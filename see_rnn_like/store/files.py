@@ -37,6 +37,9 @@ VERSION = 2
 #: Bytes. Arrays of a megabyte are appended about three times faster than with SQLite's usual 4 KiB.
 PAGE_SIZE = 65536
 
+#: The same for a run in memory: a page is copied before it is changed, and small steps change some of it.
+MEMORY_PAGE_SIZE = 16384
+
 #: How long to wait for somebody who is in the middle of reading, in seconds.
 PATIENCE = 1.0
 
@@ -252,7 +255,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 def _connect_memory() -> sqlite3.Connection:
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    db.execute(f"PRAGMA page_size={PAGE_SIZE}")
+    db.execute(f"PRAGMA page_size={MEMORY_PAGE_SIZE}")
     _create_tables(db)
     return db
 
