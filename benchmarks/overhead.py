@@ -216,7 +216,7 @@ def ways(task: Task, jit: bool, logs: str) -> dict[str, Fit]:
 
 
 def measured(name: str, jit: bool, repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Of every way and repeat: a step over a bare one, and seconds of the rest over those of a bare fit."""
+    """Of every way and repeat: a step over a bare one, and seconds of a fit besides its steps."""
     found = defaultdict(list)
     with tempfile.TemporaryDirectory() as logs:
         fits = ways(TASKS[name], jit, logs)
@@ -230,8 +230,8 @@ def measured(name: str, jit: bool, repeats: int) -> dict[str, list[tuple[float, 
             both = times["bare"], times["bare again"]
             for way, (step, rest) in times.items():
                 # The bare fits against each other, all others against their mean.
-                usual, usual_rest = both[0] if way == "bare again" else np.mean(both, 0).tolist()
-                found[way].append((step / usual, rest - usual_rest))
+                usual = both[0][0] if way == "bare again" else (both[0][0] + both[1][0]) / 2
+                found[way].append((step / usual, rest))
     return {way: found[way] for way in fits}
 
 
@@ -248,10 +248,9 @@ def compare(names: list[str], jits: list[bool], repeats: int, processes: int) ->
             results[title] = joined
             print(f"\n{title:36} step / bare step      per fit", flush=True)
             for way, values in joined.items():
-                if way != "bare":
-                    steps, rests = zip(*values, strict=True)
-                    more = f"{1e3 * statistics.median(rests):+6.0f} ms"
-                    print(f"  {way:34} {statistics.median(steps):6.3f} ± {spread(steps):.3f}  {more}")
+                steps, rests = zip(*values, strict=True)
+                rest = f"{1e3 * statistics.median(rests):6.0f} ms"
+                print(f"  {way:34} {statistics.median(steps):6.3f} ± {spread(steps):.3f}  {rest}", flush=True)
     return results
 
 
