@@ -7,8 +7,8 @@ twice. The step of a way takes the median of its steps; with ``every=10`` the me
 nine times that of the others, over ten. Printed is the ratio to the bare steps of the same repeat: the median
 over repeats, and half the distance of the quartiles. "bare again" is one bare fit against the other: what
 differs from 1 there is noise. As processes differ among each other (how memory happens to lie), there are
-several. What a fit costs besides its steps (opening the run, describing the model; for TensorBoard the
-histograms) is in the last column. Beside the monitor: what people do otherwise.
+several. What a fit costs besides its steps is left out (TensorBoard writes its histograms between epochs).
+Beside the monitor: what people do otherwise.
 
 ``--first`` measures the first step (tracing and compiling) and peak memory, each in a process of its own.
 ``--model-of-cost`` measures milliseconds per recorded step at three sizes each of what they grow with.
@@ -167,10 +167,10 @@ class Fit:
     every: int = 1
     steps: int = 0
 
-    def times(self) -> tuple[float, float]:
-        """Trains for an epoch. Returns the seconds of a step, and of all the rest."""
+    def seconds(self) -> float:
+        """Trains for an epoch. Returns the seconds of a step."""
         n = self.task.batch * (self.steps or max(self.task.steps, min(_MOST, 3 * self.every)))
-        clock, start = Clock(), time.perf_counter()
+        clock = Clock()
         for callback in self.callbacks:
             if isinstance(callback, RNNMonitor):
                 callback.every = every(self.every)
@@ -182,7 +182,7 @@ class Fit:
                 verbose=0,
                 callbacks=[*self.callbacks, clock],
             )
-        return self._step(clock), time.perf_counter() - start - sum(clock.seconds)
+        return self._step(clock)
 
     def _step(self, clock: Clock) -> float:
         due, others = [], []
@@ -215,23 +215,22 @@ def ways(task: Task, jit: bool, logs: str) -> dict[str, Fit]:
     return found
 
 
-def measured(name: str, jit: bool, repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Of every way and repeat: a step over a bare one, and seconds of a fit besides its steps."""
+def measured(name: str, jit: bool, repeats: int) -> dict[str, list[float]]:
+    """Of every way and repeat: a step over a bare one."""
     found = defaultdict(list)
     with tempfile.TemporaryDirectory() as logs:
         fits = ways(TASKS[name], jit, logs)
         for fit in fits.values():
-            fit.times()
+            fit.seconds()
         # Or Python looks through all of TensorFlow for garbage in the middle of some fit.
         gc.collect()
         gc.freeze()
         for _ in range(repeats):
-            times = {way: fits[way].times() for way in random.sample(list(fits), len(fits))}
-            both = times["bare"], times["bare again"]
-            for way, (step, rest) in times.items():
+            steps = {way: fits[way].seconds() for way in random.sample(list(fits), len(fits))}
+            both = steps["bare"], steps["bare again"]
+            for way, step in steps.items():
                 # The bare fits against each other, all others against their mean.
-                usual = both[0][0] if way == "bare again" else (both[0][0] + both[1][0]) / 2
-                found[way].append((step / usual, rest))
+                found[way].append(step / (both[0] if way == "bare again" else statistics.mean(both)))
     return {way: found[way] for way in fits}
 
 
@@ -246,11 +245,9 @@ def compare(names: list[str], jits: list[bool], repeats: int, processes: int) ->
                     joined[way] += values
             title = f"{name}{', XLA' if jit else ''}"
             results[title] = joined
-            print(f"\n{title:36} step / bare step      per fit", flush=True)
+            print(f"\n{title:36} step / bare step", flush=True)
             for way, values in joined.items():
-                steps, rests = zip(*values, strict=True)
-                rest = f"{1e3 * statistics.median(rests):6.0f} ms"
-                print(f"  {way:34} {statistics.median(steps):6.3f} ± {spread(steps):.3f}  {rest}", flush=True)
+                print(f"  {way:34} {statistics.median(values):6.3f} ± {spread(values):.3f}", flush=True)
     return results
 
 
@@ -338,9 +335,9 @@ def model_of_cost(repeats: int) -> dict[str, Any]:
             fits = {preset: Fit(model, task, data, [RNNMonitor(preset=preset)]) for preset in PRESETS[:2]}
             fits["bare"] = Fit(model, task, data)
             for fit in fits.values():
-                fit.times()
+                fit.seconds()
             rows = [
-                {way: fits[way].times()[0] for way in random.sample(list(fits), len(fits))}
+                {way: fits[way].seconds() for way in random.sample(list(fits), len(fits))}
                 for _ in range(repeats)
             ]
             for preset in PRESETS[:2]:
