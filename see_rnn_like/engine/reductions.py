@@ -58,7 +58,7 @@ class Alone:
         """float64 ``(gate, sum)``."""
         values = tf.reshape(self.tensor, (-1, self.tensor.shape[-1] if self.gates > 1 else 1))
         count = tf.fill([self.gates], tf.cast(tf.size(values) // self.gates, tf.float64))
-        columns = self._of_all(tf.reshape(values, [-1])) if self.gates == 1 else self._by_gate(values)
+        columns = self._of_all(tf.reshape(values, [-1])) if self.gates == 1 else self._of_gates(values)
         return tf.concat([count[:, tf.newaxis], tf.cast(columns, tf.float64)], 1)
 
     def patterns(self) -> Any:
@@ -77,7 +77,7 @@ class Alone:
         ends = tf.reduce_min(values), tf.reduce_max(values)
         return tf.stack([has_zero, tf.reduce_sum(values), squares, *ends])[tf.newaxis]
 
-    def _by_gate(self, values: Any) -> Any:
+    def _of_gates(self, values: Any) -> Any:
         columns = (
             tf.cast(self._over_gates(tf.reduce_any, tf.equal(values, 0)), values.dtype),
             self._over_gates(tf.reduce_sum, values),

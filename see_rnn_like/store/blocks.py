@@ -66,7 +66,7 @@ def places_json(places: Iterable[tuple[int, slice]]) -> str:
         >>> places_json([(3, slice(0, 4)), (7, slice(4, 5))])
         '[[3, 0, 4], [7, 4, 5]]'
     """
-    return json.dumps([[tensor, rows.start, rows.stop] for tensor, rows in places])
+    return json.dumps([[tensor, place.start, place.stop] for tensor, place in places])
 
 
 def kept_layout(db: sqlite3.Connection, places: str) -> Layout:
@@ -112,20 +112,25 @@ def read(
     Raises:
         ValueError: if the block was damaged, or is not what `pack` makes.
     """
-    where = "FROM blocks LEFT JOIN layouts ON layouts.id = layout WHERE step = ? AND field = ?"
     known = seen.get((step, field))
-    found = db.execute(f"SELECT crc {where}", (step, field)).fetchone()
+    found = db.execute("SELECT crc FROM blocks WHERE step = ? AND field = ?", (step, field)).fetchone()
     if found is None:
         return None
     if known is None or found != (known.crc,):
-        row = db.execute(f"SELECT places, dtype, shape, crc, data {where}", (step, field)).fetchone()
+        row = db.execute(
+            "SELECT places, dtype, shape, crc, data FROM blocks LEFT JOIN layouts ON layouts.id = layout "
+            "WHERE step = ? AND field = ?",
+            (step, field),
+        ).fetchone()
         known = seen[step, field] = _seen(row, field, step)
     if tensor not in known.places:
         return None
     first, end = known.places[tensor]
     width = known.columns * known.dtype.itemsize
     part = (first * width + 1, (end - first) * width, step, field)
-    (data,) = db.execute(f"SELECT substr(data, ?, ?) {where}", part).fetchone()
+    (data,) = db.execute(
+        "SELECT substr(data, ?, ?) FROM blocks WHERE step = ? AND field = ?", part
+    ).fetchone()
     return rows.as_read(info, field, np.frombuffer(data, known.dtype).reshape(-1, known.columns))
 
 

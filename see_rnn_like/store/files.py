@@ -373,18 +373,22 @@ def _require_whole(db: sqlite3.Connection, path: Path) -> None:
 
 def _create_tables(db: sqlite3.Connection) -> None:
     """Makes those that are missing: all in a new file, the later ones in a file of an earlier version."""
-    for name, sql in TABLES.items():
-        if name not in _TABLES_OF.get(_pragma(db, "user_version"), {}):
-            db.execute(sql)
+    for sql in _missing_tables(db):
+        db.execute(sql)
     db.execute(f"PRAGMA application_id={APPLICATION_ID}")
     db.execute(f"PRAGMA user_version={VERSION}")
 
 
 def _stand_in_for_missing_tables(db: sqlite3.Connection) -> None:
     """Gives one who reads a file of an earlier version the later tables, empty; the file stays as it is."""
-    for name, sql in TABLES.items():
-        if name not in _TABLES_OF[_pragma(db, "user_version")]:
-            db.execute(sql.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+    for sql in _missing_tables(db):
+        db.execute(sql.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+
+
+def _missing_tables(db: sqlite3.Connection) -> list[str]:
+    """How to make the tables that a file of this version does not have yet; all of them for a new file."""
+    present = _TABLES_OF.get(_pragma(db, "user_version"), {})
+    return [sql for name, sql in TABLES.items() if name not in present]
 
 
 def _become_writer(db: sqlite3.Connection, path: Path) -> None:

@@ -111,21 +111,12 @@ def checked(info: TensorInfo, field: str, array: Any) -> np.ndarray:
         ValueError: if it has other axes than the tensor, or holds something else than numbers.
     """
     given = np.asarray(array, "float64" if field == "moments" else None)
-    require_shape(info, field, given.shape)
+    expected = _expected_shape(info, field)
+    if given.shape != expected and not _fits(given.shape, expected):
+        raise ValueError(f"the {field} of '{info.key}' must have shape {expected}; got {given.shape}")
     if field == "histogram" and given.dtype.kind not in "iu":
         raise ValueError(f"the histogram of '{info.key}' must be whole numbers; got {given.dtype}")
     return given
-
-
-def require_shape(info: TensorInfo, field: str, shape: tuple[int, ...]) -> None:
-    """Checks the shape of a field of a tensor.
-
-    Raises:
-        ValueError: if it is another.
-    """
-    expected = _expected_shape(info, field)
-    if shape != expected and not _fits(shape, expected):
-        raise ValueError(f"the {field} of '{info.key}' must have shape {expected}; got {shape}")
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
