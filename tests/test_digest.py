@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from see_rnn_like import stats
 from see_rnn_like.engine.digest import Digest, Item
-from see_rnn_like.engine.reductions import SAMPLE, stride_of
+from see_rnn_like.engine.reductions import SAMPLE, Alone, stride_of
 
 EXACT = [stats.MOMENTS.index(name) for name in ("count", "nan", "inf", "zero", "min", "max")]
 TOTAL, SQUARES = stats.MOMENTS.index("sum"), stats.MOMENTS.index("square_sum")
@@ -188,3 +188,21 @@ def test_tensors_of_one_source_share_their_numbers():
 def test_without_histograms_none_are_counted():
     digest = Digest([Item(tf.ones((3, 4)), 1, None, 0)], histograms=False)
     assert digest.read(digest.reduced)[1] is None
+
+
+def test_reductions_of_a_size_are_traced_once():
+    def reduce(*tensors):
+        return Digest([Item(t, 1, None, i) for i, t in enumerate(tensors)], histograms=True).reduced
+
+    specs = [tf.TensorSpec((200, 100 if i < 5 else 101)) for i in range(8)]
+    compiled = tf.function(reduce, autograph=False).get_concrete_function(*specs)
+    # Of each of the two sizes its sums and its patterns.
+    assert len(compiled.graph.as_graph_def().library.function) == 4
+
+
+def test_an_eager_step_traces_nothing():
+    traced = {}
+    tf.debugging.assert_equal(
+        Alone(tf.ones((200, 200)), 1, traced).sums()[0, 0], tf.constant(4e4, tf.float64)
+    )
+    assert traced == {}

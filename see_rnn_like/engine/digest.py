@@ -14,7 +14,7 @@ Every pass over a tensor and every operation is paid in every recorded step. The
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,8 @@ class Digest:
         self._rows = _rows(order, gates)
         self._tensor_of_row = np.repeat(order, [gates[i] for i in order])
         self.rows = [self._rows[i] for i in part]
-        self._reductions = [_reduction([(values[i], gates[i]) for i in group]) for group in groups]
+        traced: dict[Hashable, Callable[[Any], Any]] = {}
+        self._reductions = [_reduction([(values[i], gates[i]) for i in group], traced) for group in groups]
         self._found_at = {i: (number, j) for number, group in enumerate(groups) for j, i in enumerate(group)}
         patterns = [reduction.patterns() for reduction in self._reductions] if histograms else []
         self.reduced = {
@@ -149,8 +150,10 @@ def _grouped(tensors: Sequence[Any], gates: Sequence[int], ready: Sequence[Hasha
     return [*together.values(), *([i] for i in range(len(tensors)) if i not in units)]
 
 
-def _reduction(tensors: list[tuple[Any, int]]) -> Alone | SideBySide:
-    return SideBySide(tensors) if len(tensors) > 1 else Alone(*tensors[0])
+def _reduction(
+    tensors: list[tuple[Any, int]], traced: dict[Hashable, Callable[[Any], Any]]
+) -> Alone | SideBySide:
+    return SideBySide(tensors) if len(tensors) > 1 else Alone(*tensors[0], traced)
 
 
 def _rows(order: Sequence[int], gates: Sequence[int]) -> list[slice]:

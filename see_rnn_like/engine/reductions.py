@@ -7,7 +7,7 @@ however small the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,12 @@ class Alone:
     Attributes:
         tensor: float32 or float64, any shape; with gates, these lie side by side along the last axis.
         gates: number of gates.
+        traced: reductions traced so far, to be shared by the tensors of a step.
     """
 
     tensor: Any
     gates: int
+    traced: dict[Hashable, Callable[[Any], Any]]
 
     @property
     def kept(self) -> tuple[Any, ...]:
@@ -56,13 +58,35 @@ class Alone:
 
     def sums(self) -> Any:
         """float64 ``(gate, sum)``."""
+        return self._once_for_all(Alone._sums)
+
+    def patterns(self) -> Any:
+        """int32 ``(gate, pattern)``."""
+        return self._once_for_all(Alone._patterns)
+
+    def _once_for_all(self, reduce: Callable[[Alone], Any]) -> Any:
+        """Reduces by a function that is traced once for tensors of the same size, type and gates."""
+        if tf.executing_eagerly():
+            return reduce(self)
+        spec = tf.TensorSpec(self.tensor.shape, self.tensor.dtype)
+        kind = reduce, self.gates, spec
+        if kind not in self.traced:
+            gates = self.gates
+
+            def reduced(tensor: Any) -> Any:
+                return reduce(Alone(tensor, gates, {}))
+
+            # Asked for by its signature: called, TensorFlow would warn of the many sizes as of retracing.
+            self.traced[kind] = tf.function(reduced, autograph=False).get_concrete_function(spec)
+        return self.traced[kind](self.tensor)
+
+    def _sums(self) -> Any:
         values = tf.reshape(self.tensor, (-1, self.tensor.shape[-1] if self.gates > 1 else 1))
         count = tf.fill([self.gates], tf.cast(tf.size(values) // self.gates, tf.float64))
         columns = self._of_all(tf.reshape(values, [-1])) if self.gates == 1 else self._of_gates(values)
         return tf.concat([count[:, tf.newaxis], tf.cast(columns, tf.float64)], 1)
 
-    def patterns(self) -> Any:
-        """int32 ``(gate, pattern)``."""
+    def _patterns(self) -> Any:
         flat = tf.reshape(self.tensor, [-1])
         stride = _stride(self.tensor.shape, tf.size(flat))
         pattern = sign_and_exponent(flat[::stride])
