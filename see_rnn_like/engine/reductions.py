@@ -7,6 +7,7 @@ however small the tensor.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,13 +72,9 @@ class Alone:
         spec = tf.TensorSpec(self.tensor.shape, self.tensor.dtype)
         kind = reduce, self.gates, spec
         if kind not in self.traced:
-            gates = self.gates
-
-            def reduced(tensor: Any) -> Any:
-                return reduce(Alone(tensor, gates, {}))
-
+            alone = functools.partial(_alone, reduce, self.gates)
             # Asked for by its signature: called, TensorFlow would warn of the many sizes as of retracing.
-            self.traced[kind] = tf.function(reduced, autograph=False).get_concrete_function(spec)
+            self.traced[kind] = tf.function(alone, autograph=False).get_concrete_function(spec)
         return self.traced[kind](self.tensor)
 
     def _sums(self) -> Any:
@@ -113,6 +110,10 @@ class Alone:
 
     def _over_gates(self, reduce: Callable[..., Any], values: Any) -> Any:
         return reduce(tf.reshape(reduce(values, 0), (self.gates, -1)), 1)
+
+
+def _alone(reduce: Callable[[Alone], Any], gates: int, tensor: Any) -> Any:
+    return reduce(Alone(tensor, gates, {}))
 
 
 class SideBySide:
